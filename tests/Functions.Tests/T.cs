@@ -1,0 +1,2 @@
+namespace Rlhf.Functions.Tests;
+public class T { [Xunit.Fact] public void A() => Xunit.Assert.True(true); }

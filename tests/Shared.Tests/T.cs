@@ -1,0 +1,2 @@
+namespace Rlhf.Shared.Tests;
+public class T { [Xunit.Fact] public void A() => Xunit.Assert.True(true); }

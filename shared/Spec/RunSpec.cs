@@ -1,0 +1,572 @@
+using System.ComponentModel;
+using System.ComponentModel.DataAnnotations;
+using System.Text.Json.Serialization;
+
+namespace Rlhf.Spec;
+
+/// <summary>What a person asks for with <c>POST /api/runs</c>: one document that fixes a whole run, and with its seed the result.</summary>
+public sealed record RunSpec
+{
+    [Description("The JSON schema of this document, for editors. Not used by the run.")]
+    [JsonPropertyName("$schema")]
+    public string? Schema { get; init; }
+
+    [Description("The run's id; made up where it is missing. The same id with the same spec is the same run.")]
+    [RegularExpression("^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$", ErrorMessage = "must be 1 to 48 lower-case letters, digits and hyphens, and begin and end with a letter or digit")]
+    public string? RunId { get; init; }
+
+    [Description("The name under which the finished model is registered.")]
+    [RegularExpression("^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$", ErrorMessage = "must be 1 to 48 lower-case letters, digits and hyphens, and begin and end with a letter or digit")]
+    public required string Name { get; init; }
+
+    [Description("Seeds every random choice of the run.")]
+    [Range(0, long.MaxValue)]
+    public long Seed { get; init; } = 1;
+
+    [Description("Where the rows come from.")]
+    public required DataSpec Data { get; init; }
+
+    [Description("The model that the run starts from.")]
+    public required ModelSpec Model { get; init; }
+
+    [Description("Where and how the trainer computes.")]
+    public TrainerSpec Trainer { get; init; } = new();
+
+    [Description("Pretraining; only for a model made from scratch.")]
+    public PretrainSpec? Pretrain { get; init; }
+
+    [Description("Supervised fine-tuning on demonstrations (InstructGPT step 1).")]
+    public SftSpec Sft { get; init; } = new();
+
+    [Description("The reward model, trained on preferences (InstructGPT step 2).")]
+    public RewardSpec Reward { get; init; } = new();
+
+    [Description("PPO against the reward model (InstructGPT step 3).")]
+    public PpoSpec Ppo { get; init; } = new();
+
+    [Description("The evaluation before and after.")]
+    public EvaluateSpec Evaluate { get; init; } = new();
+
+    [Description("Conditions between stages: a run that misses one stops with a message that says which.")]
+    public GateSpec Gates { get; init; } = new();
+
+    [Description("The watch on over-optimisation and divergence while PPO runs.")]
+    public GuardSpec Guard { get; init; } = new();
+
+    [Description("What the run may cost, and how often it may fail.")]
+    public BudgetSpec Budget { get; init; } = new();
+
+    [Description("When the new model becomes the production model.")]
+    public PromotionSpec Promotion { get; init; } = new();
+}
+
+/// <summary>The data of a run: the generated sample world, or files. Missing parts are derived, as each field says.</summary>
+public sealed record DataSpec
+{
+    [Description("Generates the sample world instead of reading files.")]
+    public WorldSpec? World { get; init; }
+
+    [Description("Pretraining text: .txt, or JSON lines with a field 'text'. Derived from the demonstrations where it is missing and the base is made from scratch.")]
+    public IReadOnlyList<DataFileSpec> Text { get; init; } = [];
+
+    [Description("Demonstrations: prompt/completion, input/output or messages. Where missing, the best completion of each training preference serves.")]
+    public IReadOnlyList<DataFileSpec> Demonstrations { get; init; } = [];
+
+    [Description("Preferences: chosen/rejected, hh-rlhf transcripts, K-wise rankings, best-of-n.")]
+    public IReadOnlyList<DataFileSpec> Preferences { get; init; } = [];
+
+    [Description("Prompts for PPO. Where missing, the prompts of the training preferences serve.")]
+    public IReadOnlyList<DataFileSpec> Prompts { get; init; } = [];
+
+    [Description("Prompts for the evaluation. Where missing, the prompts of the test preferences serve.")]
+    public IReadOnlyList<DataFileSpec> Evaluation { get; init; } = [];
+
+    [Description("The share of prompts kept out of training for validation.")]
+    [Range(0.0, 0.5)]
+    public double ValidationFraction { get; init; } = 0.05;
+
+    [Description("The share of preference prompts kept for the final test, where no file is marked split: test.")]
+    [Range(0.0, 0.5)]
+    public double TestFraction { get; init; } = 0.05;
+}
+
+/// <summary>One file of rows. JSON lines, plain or gzip.</summary>
+public sealed record DataFileSpec
+{
+    [Description("The blob below the container; with 'dotnet run --project local', a file below --data.")]
+    [MinLength(1)]
+    public required string File { get; init; }
+
+    [Description("The name by which metrics report these rows; the file's name up to the first dot where it is missing.")]
+    public string? Subset { get; init; }
+
+    [Description("train: split into training and validation. test: kept for the evaluation.")]
+    public FileSplit Split { get; init; } = FileSplit.Train;
+
+    [Description("Read at most this many usable rows.")]
+    [Range(1, int.MaxValue)]
+    public int? Limit { get; init; }
+}
+
+/// <summary>Which side of the split a file's rows go to.</summary>
+public enum FileSplit
+{
+    Train,
+    Test,
+}
+
+/// <summary>How much of the sample world to generate. The knowledge is fixed; the seed picks prompts, writers and labellers.</summary>
+public sealed record WorldSpec
+{
+    [Description("Seeds the generator; the run's seed where it is missing.")]
+    [Range(0, long.MaxValue)]
+    public long? Seed { get; init; }
+
+    [Description("Pretraining documents; only used when the base is made from scratch.")]
+    [Range(0, 1_000_000)]
+    public int PretrainDocuments { get; init; }
+
+    [Description("Demonstrations by an imperfect writer.")]
+    [Range(1, 1_000_000)]
+    public int Demonstrations { get; init; } = 2000;
+
+    [Description("Prompts whose completions labellers rank.")]
+    [Range(1, 1_000_000)]
+    public int PreferencePrompts { get; init; } = 2000;
+
+    [Description("Completions ranked for each prompt (K of InstructGPT).")]
+    [Range(2, 9)]
+    public int CompletionsPerPrompt { get; init; } = 4;
+
+    [Description("Prompts for PPO.")]
+    [Range(1, 1_000_000)]
+    public int Prompts { get; init; } = 2000;
+
+    [Description("Prompts of the evaluation.")]
+    [Range(1, 100_000)]
+    public int EvaluationPrompts { get; init; } = 400;
+}
+
+/// <summary>The base model: an existing folder, or one made from scratch.</summary>
+public sealed record ModelSpec
+{
+    [Description("A Hugging Face folder: a blob prefix; with 'dotnet run --project local', a folder relative to the spec; or 'model:NAME' for the production model registered under NAME.")]
+    public string? Base { get; init; }
+
+    [Description("The shape of a base that the run makes itself.")]
+    public ScratchSpec? Scratch { get; init; }
+
+    [Description("How a dialogue becomes text: 'dialogue' is hh-rlhf's Human/Assistant form, 'chatml' and 'llama3' are those models' own, 'plain' joins the contents.")]
+    public ChatTemplateName ChatTemplate { get; init; } = ChatTemplateName.Dialogue;
+
+    [Description("Prompts longer than this many tokens lose their oldest part.")]
+    [Range(4, 131_072)]
+    public int MaxPromptTokens { get; init; } = 256;
+
+    [Description("Completions longer than this many tokens are cut in training.")]
+    [Range(1, 131_072)]
+    public int MaxCompletionTokens { get; init; } = 128;
+}
+
+/// <summary>The named chat templates.</summary>
+public enum ChatTemplateName
+{
+    Dialogue,
+    Chatml,
+    Llama3,
+    Plain,
+}
+
+/// <summary>The shape of a Llama-style decoder made from scratch, and its tokenizer.</summary>
+public sealed record ScratchSpec
+{
+    [Range(1, 128)]
+    public int Layers { get; init; } = 4;
+
+    [Range(8, 16_384)]
+    public int HiddenSize { get; init; } = 128;
+
+    [Range(1, 128)]
+    public int Heads { get; init; } = 4;
+
+    [Description("Key-value heads (grouped-query attention); must divide heads.")]
+    [Range(1, 128)]
+    public int KeyValueHeads { get; init; } = 4;
+
+    [Range(8, 65_536)]
+    public int IntermediateSize { get; init; } = 352;
+
+    [Description("Byte-level BPE tokens, trained on the run's text.")]
+    [Range(264, 262_144)]
+    public int VocabularySize { get; init; } = 1024;
+
+    [Range(16, 131_072)]
+    public int ContextLength { get; init; } = 256;
+
+    [Description("The output matrix is the embedding matrix.")]
+    public bool TieEmbeddings { get; init; } = true;
+}
+
+/// <summary>Where and how the trainer computes, and when it counts as lost.</summary>
+public sealed record TrainerSpec
+{
+    [Description("The job queue, by kind of machine: rlhf-jobs-{machine}.")]
+    [RegularExpression("^[a-z0-9]{1,20}$", ErrorMessage = "must be 1 to 20 lower-case letters and digits")]
+    public string Machine { get; init; } = "local";
+
+    [Description("cpu computes in fp32, bit for bit reproducibly; cuda in the given precision.")]
+    public ComputeDevice Device { get; init; } = ComputeDevice.Cpu;
+
+    public Precision Precision { get; init; } = Precision.Fp32;
+
+    [Description("Threads of the CPU kernels. Part of the result: another number rounds differently.")]
+    [Range(1, 256)]
+    public int Threads { get; init; } = 2;
+
+    [Description("A checkpoint after every this many steps (PPO: iterations), and at the end of every job.")]
+    [Range(1, 1_000_000)]
+    public int CheckpointEverySteps { get; init; } = 50;
+
+    [Description("Seconds between heartbeats.")]
+    [Range(0.1, 60.0)]
+    public double HeartbeatSeconds { get; init; } = 1;
+
+    [Description("Seconds between the orchestrator's looks at a job.")]
+    [Range(0.2, 300.0)]
+    public double PollSeconds { get; init; } = 2;
+
+    [Description("A job that nobody claims for so long is sent again.")]
+    [Range(1.0, 86_400.0)]
+    public double StartTimeoutSeconds { get; init; } = 1800;
+
+    [Description("A trainer whose heartbeat stands still for so long is lost.")]
+    [Range(1.0, 86_400.0)]
+    public double LostAfterSeconds { get; init; } = 180;
+
+    [Description("A trainer whose heartbeat goes on while its step stands still for so long is wedged.")]
+    [Range(1.0, 86_400.0)]
+    public double WedgedAfterSeconds { get; init; } = 900;
+}
+
+/// <summary>What computes.</summary>
+public enum ComputeDevice
+{
+    Cpu,
+    Cuda,
+}
+
+/// <summary>The number format of the forward and backward pass.</summary>
+public enum Precision
+{
+    Fp32,
+    Bf16,
+}
+
+/// <summary>How a learning rate moves after its warm-up.</summary>
+public enum ScheduleKind
+{
+    Constant,
+    Linear,
+    Cosine,
+}
+
+/// <summary>What the gradient-descent stages share.</summary>
+public abstract record OptimizationSpec
+{
+    [Description("The peak learning rate.")]
+    [Range(0.0, 1.0)]
+    public double LearningRate { get; init; } = 1e-3;
+
+    [Description("How the rate falls after the warm-up.")]
+    public ScheduleKind Schedule { get; init; } = ScheduleKind.Cosine;
+
+    [Description("The share of the peak that the schedule ends at.")]
+    [Range(0.0, 1.0)]
+    public double FinalLearningRateFraction { get; init; } = 0.1;
+
+    [Description("The share of all steps in which the rate rises from 0.")]
+    [Range(0.0, 1.0)]
+    public double WarmupFraction { get; init; } = 0.03;
+
+    [Description("AdamW's decoupled weight decay; not applied to norms and biases.")]
+    [Range(0.0, 10.0)]
+    public double WeightDecay { get; init; }
+
+    [Range(0.0, 0.999999)]
+    public double Beta1 { get; init; } = 0.9;
+
+    [Range(0.0, 0.999999)]
+    public double Beta2 { get; init; } = 0.95;
+
+    [Range(1e-12, 1e-2)]
+    public double AdamEpsilon { get; init; } = 1e-8;
+
+    [Description("Gradients are scaled to at most this global norm; 0 turns it off.")]
+    [Range(0.0, 1000.0)]
+    public double MaxGradientNorm { get; init; } = 1.0;
+}
+
+/// <summary>Next-token prediction on packed documents.</summary>
+public sealed record PretrainSpec : OptimizationSpec
+{
+    [Range(1, 10_000_000)]
+    public int Steps { get; init; } = 300;
+
+    [Description("Sequences per step.")]
+    [Range(1, 65_536)]
+    public int BatchSize { get; init; } = 16;
+
+    [Description("Tokens per sequence; at most the context length.")]
+    [Range(8, 131_072)]
+    public int SequenceLength { get; init; } = 128;
+}
+
+/// <summary>Supervised fine-tuning: cross-entropy on completions only.</summary>
+public sealed record SftSpec : OptimizationSpec
+{
+    [Description("Passes over the demonstrations; 0 skips the stage.")]
+    [Range(0, 1000)]
+    public int Epochs { get; init; } = 2;
+
+    [Description("Demonstrations per step.")]
+    [Range(1, 65_536)]
+    public int BatchSize { get; init; } = 32;
+}
+
+/// <summary>The reward model: Bradley-Terry loss over all pairs of a prompt.</summary>
+public sealed record RewardSpec : OptimizationSpec
+{
+    [Range(1, 1000)]
+    public int Epochs { get; init; } = 1;
+
+    [Description("Prompts per step; all completions of a prompt are in one step.")]
+    [Range(1, 65_536)]
+    public int BatchSize { get; init; } = 16;
+
+    [Description("Weight of the penalty on the squared sum of the two rewards of a pair, which centres them.")]
+    [Range(0.0, 10.0)]
+    public double CentreCoefficient { get; init; }
+
+    [Description("Read at most this many preference rows; fewer make a weaker reward model.")]
+    [Range(1, int.MaxValue)]
+    public int? MaxRows { get; init; }
+}
+
+/// <summary>Proximal policy optimisation (Schulman 2017) as InstructGPT applies it.</summary>
+public sealed record PpoSpec
+{
+    [Description("Rollout-and-update iterations.")]
+    [Range(1, 1_000_000)]
+    public int Iterations { get; init; } = 60;
+
+    [Description("Iterations per job; between jobs the orchestrator decides whether to go on.")]
+    [Range(1, 1_000_000)]
+    public int IterationsPerSlice { get; init; } = 10;
+
+    [Description("Episodes (prompts rolled out) per iteration.")]
+    [Range(2, 65_536)]
+    public int Episodes { get; init; } = 64;
+
+    [Description("Passes over an iteration's episodes.")]
+    [Range(1, 100)]
+    public int Epochs { get; init; } = 2;
+
+    [Description("Episodes per optimizer step.")]
+    [Range(1, 65_536)]
+    public int MinibatchSize { get; init; } = 32;
+
+    [Range(1, 131_072)]
+    public int MaxNewTokens { get; init; } = 24;
+
+    [Description("Divides the logits alike in sampling, old, new and reference log-probabilities.")]
+    [Range(0.01, 10.0)]
+    public double Temperature { get; init; } = 1.0;
+
+    [Range(0.0, 1.0)]
+    public double LearningRate { get; init; } = 1e-4;
+
+    [Range(0.0, 1.0)]
+    public double CriticLearningRate { get; init; } = 3e-4;
+
+    [Description("Iterations in which both rates rise from a tenth to their full value.")]
+    [Range(0, 100_000)]
+    public int WarmupIterations { get; init; } = 3;
+
+    public ScheduleKind Schedule { get; init; } = ScheduleKind.Constant;
+
+    [Range(1e-12, 1e-2)]
+    public double AdamEpsilon { get; init; } = 1e-5;
+
+    [Range(0.0, 1000.0)]
+    public double MaxGradientNorm { get; init; } = 1.0;
+
+    [Range(0.001, 10.0)]
+    public double ClipRange { get; init; } = 0.2;
+
+    [Range(0.001, 1000.0)]
+    public double ValueClipRange { get; init; } = 0.2;
+
+    [Range(0.0, 1.0)]
+    public double Gamma { get; init; } = 1.0;
+
+    [Description("Lambda of generalised advantage estimation.")]
+    [Range(0.0, 1.0)]
+    public double Lambda { get; init; } = 0.95;
+
+    [Description("Beta of the per-token KL penalty in the reward; the start value where target is set.")]
+    [Range(0.0, 100.0)]
+    public double KlCoefficient { get; init; } = 0.05;
+
+    [Description("Target KL in nats per sequence; setting it makes beta adaptive (Ziegler 2019, equation 4).")]
+    [Range(0.001, 10_000.0)]
+    public double? KlTarget { get; init; }
+
+    [Description("Horizon of the adaptive beta, in episodes.")]
+    [Range(1, 100_000_000)]
+    public int KlHorizon { get; init; } = 10_000;
+
+    [Description("What an answer without an end token is worth.")]
+    public MissingEosMode MissingEos { get; init; } = MissingEosMode.Replace;
+
+    [Description("The score that replaces, or the amount subtracted.")]
+    [Range(-1000.0, 1000.0)]
+    public double MissingEosValue { get; init; } = -1.0;
+
+    [Description("Scores are clipped to plus or minus this; 0 turns it off.")]
+    [Range(0.0, 1000.0)]
+    public double RewardClip { get; init; }
+
+    [Description("Scale rewards to unit variance without shifting the mean.")]
+    public bool WhitenRewards { get; init; }
+
+    [Description("Whiten advantages over each iteration.")]
+    public bool WhitenAdvantages { get; init; } = true;
+
+    [Description("Weight of the language-modelling loss on demonstrations (PPO-ptx); 0 turns it off.")]
+    [Range(0.0, 1000.0)]
+    public double PtxCoefficient { get; init; }
+
+    [Description("Validation prompts answered at the end of each slice, for the curve of rewards over KL.")]
+    [Range(0, 100_000)]
+    public int ValidationPrompts { get; init; } = 128;
+}
+
+/// <summary>How a rollout without an end token is scored.</summary>
+public enum MissingEosMode
+{
+    None,
+    Replace,
+    Subtract,
+}
+
+/// <summary>The final evaluation.</summary>
+public sealed record EvaluateSpec
+{
+    [Description("Evaluate at most this many prompts.")]
+    [Range(1, 1_000_000)]
+    public int MaxPrompts { get; init; } = 400;
+
+    [Range(1, 131_072)]
+    public int MaxNewTokens { get; init; } = 24;
+
+    [Description("The temperature at which answers are sampled; greedy answers are reported beside them.")]
+    [Range(0.01, 10.0)]
+    public double Temperature { get; init; } = 0.7;
+
+    [Description("Sizes of the best-of-n baselines.")]
+    public IReadOnlyList<int> BestOf { get; init; } = [4, 16];
+
+    [Description("Worked examples in the few-shot baseline's prompt.")]
+    [Range(0, 64)]
+    public int FewShot { get; init; } = 4;
+
+    [Description("Prompts shown in the report with the answers of base, SFT and PPO.")]
+    [Range(0, 1000)]
+    public int Samples { get; init; } = 12;
+}
+
+/// <summary>Quality gates between stages; a missing value turns a gate off.</summary>
+public sealed record GateSpec
+{
+    [Description("At least this share of the SFT model's answers must end by themselves.")]
+    [Range(0.0, 1.0)]
+    public double? MinSftEosRate { get; init; }
+
+    [Description("The least held-out accuracy of the reward model.")]
+    [Range(0.0, 1.0)]
+    public double? MinRewardAccuracy { get; init; }
+
+    [Description("The least correlation of reward model and gold judge, where there is a judge.")]
+    [Range(-1.0, 1.0)]
+    public double? MinRewardGoldCorrelation { get; init; }
+}
+
+/// <summary>The rules by which the orchestrator stops PPO early.</summary>
+public sealed record GuardSpec
+{
+    [Description("Stop when the KL from the SFT model passes this many nats per sequence.")]
+    [Range(0.0, 100_000.0)]
+    public double? MaxKl { get; init; }
+
+    [Description("The validation metric watched for over-optimisation; the best slice's model is kept.")]
+    public GuardMetric Metric { get; init; } = GuardMetric.None;
+
+    [Description("Stop after so many slices without a new best.")]
+    [Range(1, 1000)]
+    public int Patience { get; init; } = 2;
+}
+
+/// <summary>What the over-optimisation guard looks at.</summary>
+public enum GuardMetric
+{
+    None,
+
+    [Description("The programmatic judge; only in the sample world.")]
+    GoldReward,
+
+    [Description("The reward model that PPO trains against.")]
+    ProxyReward,
+}
+
+/// <summary>Limits. Failures of different kinds have budgets of their own, so that evictions never use up the retries for errors.</summary>
+public sealed record BudgetSpec
+{
+    [Description("Stop the run when all attempts together have used this many minutes of trainer time.")]
+    [Range(0.1, 10_000_000.0)]
+    public double? MaxTrainerMinutes { get; init; }
+
+    [Description("Attempts of a stage that may end in an error of the trainer's own.")]
+    [Range(0, 1000)]
+    public int ErrorRetries { get; init; } = 2;
+
+    [Description("Trainers a stage may lose (crash, eviction) without progress in between.")]
+    [Range(0, 1000)]
+    public int LostTrainers { get; init; } = 10;
+
+    [Description("Times a job may wait in vain for a trainer.")]
+    [Range(0, 1000)]
+    public int StartTimeouts { get; init; } = 3;
+
+    [Description("Corrupt checkpoints a stage may fall back from.")]
+    [Range(0, 1000)]
+    public int CorruptCheckpoints { get; init; } = 3;
+
+    [Description("The price of a trainer hour, for the cost in the report.")]
+    [Range(0.0, 100_000.0)]
+    public double PricePerTrainerHour { get; init; }
+}
+
+/// <summary>The promotion gate.</summary>
+public sealed record PromotionSpec
+{
+    [Description("Promote only if PPO's reward is above SFT's by at least this much (gold where there is a judge, else proxy).")]
+    [Range(-1000.0, 1000.0)]
+    public double? MinRewardGain { get; init; }
+
+    [Description("Wait for POST /api/runs/{id}/approval.")]
+    public bool RequireApproval { get; init; }
+
+    [Description("An approval that does not come in time counts as a no.")]
+    [Range(0.001, 100_000.0)]
+    public double ApprovalDeadlineHours { get; init; } = 72;
+}

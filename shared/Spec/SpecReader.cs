@@ -1,0 +1,284 @@
+using System.Collections;
+using System.ComponentModel.DataAnnotations;
+using System.Diagnostics.CodeAnalysis;
+using System.Reflection;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Rlhf.Spec;
+
+/// <summary>One fault of a spec.</summary>
+/// <param name="Field">The field's path, such as <c>ppo.clipRange</c> or <c>data.preferences[0].file</c>.</param>
+/// <param name="Message">What is wrong and what would be right.</param>
+public sealed record SpecError(string Field, string Message);
+
+/// <summary>A spec that cannot be run, with every fault that was found.</summary>
+public sealed class InvalidSpecException(IReadOnlyList<SpecError> errors)
+    : Exception("The run spec is not valid:\n" + string.Join("\n", errors.Select(e => $"  {e.Field}: {e.Message}")))
+{
+    /// <summary>The faults, in the document's order.</summary>
+    public IReadOnlyList<SpecError> Errors { get; } = errors;
+}
+
+/// <summary>
+/// Reads a run spec and names every bad field at once: unknown fields, wrong types, values out of range, missing parts, and
+/// combinations that make no sense. A serializer would stop at the first.
+/// </summary>
+public static class SpecReader
+{
+    /// <summary>Reads and checks a spec.</summary>
+    /// <exception cref="InvalidSpecException">The text is no JSON, or some fields are bad.</exception>
+    public static RunSpec Read(string json)
+    {
+        var errors = new List<SpecError>();
+        try
+        {
+            using var document = JsonDocument.Parse(json, new JsonDocumentOptions { AllowTrailingCommas = true, CommentHandling = JsonCommentHandling.Skip });
+            Check(document.RootElement, typeof(RunSpec), string.Empty, [], errors);
+            if (errors.Count == 0)
+            {
+                RunSpec spec = document.RootElement.Deserialize<RunSpec>(RlhfJson.Compact)!;
+                errors.AddRange(Contradictions(spec));
+                if (errors.Count == 0)
+                    return spec;
+            }
+        }
+        catch (JsonException e)
+        {
+            errors.Add(new SpecError("$", $"is not valid JSON (line {e.LineNumber + 1}, column {e.BytePositionInLine + 1}): {e.Message.Split(" LineNumber")[0]}"));
+        }
+
+        throw new InvalidSpecException(errors);
+    }
+
+    private static void Check(JsonElement value, Type type, string path, IReadOnlyList<ValidationAttribute> rules, List<SpecError> errors)
+    {
+        string field = path.Length == 0 ? "$" : path;
+        Type target = Nullable.GetUnderlyingType(type) ?? type;
+        if (ElementType(target) is { } element)
+        {
+            if (value.ValueKind != JsonValueKind.Array)
+                errors.Add(new SpecError(field, $"must be a list, not {Describe(value)}"));
+            else
+                foreach ((int index, JsonElement item) in value.EnumerateArray().Index())
+                    Check(item, element, $"{path}[{index}]", [], errors);
+        }
+        else if (target.IsClass && target != typeof(string))
+        {
+            CheckObject(value, target, path, errors);
+        }
+        else if (Scalar(value, target, out object? scalar, out string? expected))
+        {
+            foreach (ValidationAttribute rule in rules.Where(rule => !rule.IsValid(scalar)))
+                errors.Add(new SpecError(field, Explain(rule, value)));
+        }
+        else
+        {
+            errors.Add(new SpecError(field, $"must be {expected}, not {Describe(value)}"));
+        }
+    }
+
+    private static void CheckObject(JsonElement value, Type type, string path, List<SpecError> errors)
+    {
+        if (value.ValueKind != JsonValueKind.Object)
+        {
+            errors.Add(new SpecError(path.Length == 0 ? "$" : path, $"must be an object, not {Describe(value)}"));
+            return;
+        }
+
+        Dictionary<string, PropertyInfo> properties = Properties(type);
+        var seen = new HashSet<string>();
+        foreach (JsonProperty member in value.EnumerateObject())
+        {
+            string field = path.Length == 0 ? member.Name : $"{path}.{member.Name}";
+            if (!properties.TryGetValue(member.Name, out PropertyInfo? property))
+            {
+                errors.Add(new SpecError(field, $"is not a field of the spec. {Suggest(member.Name, properties.Keys)}"));
+                continue;
+            }
+
+            if (!seen.Add(member.Name))
+                errors.Add(new SpecError(field, "appears twice"));
+            else if (member.Value.ValueKind == JsonValueKind.Null && IsNullable(property))
+                continue;
+            else
+                Check(member.Value, property.PropertyType, field, [.. property.GetCustomAttributes<ValidationAttribute>()], errors);
+        }
+
+        foreach ((string name, PropertyInfo property) in properties)
+        {
+            if (!seen.Contains(name) && property.GetCustomAttribute<System.Runtime.CompilerServices.RequiredMemberAttribute>() is not null)
+                errors.Add(new SpecError(path.Length == 0 ? name : $"{path}.{name}", "is missing"));
+        }
+    }
+
+    private static bool Scalar(JsonElement value, Type type, out object? scalar, [NotNullWhen(false)] out string? expected)
+    {
+        scalar = null;
+        expected = null;
+        if (type.IsEnum)
+        {
+            string[] names = [.. Enum.GetNames(type).Select(JsonNamingPolicy.CamelCase.ConvertName)];
+            if (value.ValueKind == JsonValueKind.String && names.Contains(value.GetString()))
+                return true;
+            expected = $"one of {string.Join(", ", names.Select(name => $"'{name}'"))}";
+        }
+        else if (type == typeof(string))
+        {
+            if (value.ValueKind == JsonValueKind.String)
+            {
+                scalar = value.GetString();
+                return true;
+            }
+
+            expected = "a string";
+        }
+        else if (type == typeof(bool))
+        {
+            if (value.ValueKind is JsonValueKind.True or JsonValueKind.False)
+                return true;
+            expected = "true or false";
+        }
+        else if (type == typeof(int) || type == typeof(long))
+        {
+            if (value.ValueKind == JsonValueKind.Number && value.TryGetInt64(out long number) && (type == typeof(long) || number is >= int.MinValue and <= int.MaxValue))
+            {
+                scalar = type == typeof(long) ? number : (int)number;
+                return true;
+            }
+
+            expected = "a whole number";
+        }
+        else
+        {
+            if (value.ValueKind == JsonValueKind.Number && value.TryGetDouble(out double number) && double.IsFinite(number))
+            {
+                scalar = number;
+                return true;
+            }
+
+            expected = "a number";
+        }
+
+        return false;
+    }
+
+    private static IEnumerable<SpecError> Contradictions(RunSpec spec)
+    {
+        if (spec.Model.Base is null == spec.Model.Scratch is null)
+            yield return new SpecError("model", "needs either 'base' (a model to start from) or 'scratch' (the shape of a new one), and not both");
+        if (spec.Model.Scratch is null && spec.Pretrain is not null)
+            yield return new SpecError("pretrain", "is only for a model made from scratch; remove it, or give model.scratch instead of model.base");
+        if (spec.Model.Scratch is { } scratch)
+        {
+            if (spec.Pretrain is null)
+                yield return new SpecError("pretrain", "is missing: a model made from scratch must be pretrained");
+            else if (spec.Pretrain.SequenceLength > scratch.ContextLength)
+                yield return new SpecError("pretrain.sequenceLength", $"must be at most model.scratch.contextLength ({scratch.ContextLength})");
+            if (scratch.HiddenSize % scratch.Heads != 0 || scratch.HiddenSize / scratch.Heads % 2 != 0)
+                yield return new SpecError("model.scratch.hiddenSize", $"must be an even multiple of model.scratch.heads ({scratch.Heads})");
+            if (scratch.Heads % scratch.KeyValueHeads != 0)
+                yield return new SpecError("model.scratch.keyValueHeads", $"must divide model.scratch.heads ({scratch.Heads})");
+            if (spec.Model.MaxPromptTokens + spec.Model.MaxCompletionTokens > scratch.ContextLength)
+                yield return new SpecError("model.maxPromptTokens", $"plus model.maxCompletionTokens must fit model.scratch.contextLength ({scratch.ContextLength})");
+        }
+
+        bool files = spec.Data.Text.Count + spec.Data.Demonstrations.Count + spec.Data.Preferences.Count + spec.Data.Prompts.Count + spec.Data.Evaluation.Count > 0;
+        if (spec.Data.World is not null && files)
+            yield return new SpecError("data.world", "excludes files: the sample world generates every data set");
+        if (spec.Data.World is null && spec.Data.Preferences.Count == 0)
+            yield return new SpecError("data.preferences", "is empty: a reward model needs ranked completions");
+        foreach ((string list, IReadOnlyList<DataFileSpec> entries) in new[]
+        {
+            ("text", spec.Data.Text), ("demonstrations", spec.Data.Demonstrations), ("preferences", spec.Data.Preferences),
+            ("prompts", spec.Data.Prompts), ("evaluation", spec.Data.Evaluation),
+        })
+        {
+            foreach ((int index, DataFileSpec file) in entries.Index())
+            {
+                if (!IsPlainRelativePath(file.File))
+                    yield return new SpecError($"data.{list}[{index}].file", "must be a plain relative path: no '..', no leading '/', no '\\'");
+            }
+        }
+
+        if (spec.Ppo.MinibatchSize > spec.Ppo.Episodes)
+            yield return new SpecError("ppo.minibatchSize", $"must be at most ppo.episodes ({spec.Ppo.Episodes})");
+        if (spec.Ppo.WhitenAdvantages && spec.Ppo.Episodes < 8)
+            yield return new SpecError("ppo.episodes", "must be at least 8 to whiten advantages");
+        if (spec.Guard.Metric == GuardMetric.GoldReward && spec.Data.World is null)
+            yield return new SpecError("guard.metric", "'goldReward' needs the sample world's judge; use 'proxyReward' with maxKl");
+        if (spec.Gates.MinRewardGoldCorrelation is not null && spec.Data.World is null)
+            yield return new SpecError("gates.minRewardGoldCorrelation", "needs the sample world's judge");
+        if (spec.Guard.Metric != GuardMetric.None && spec.Ppo.ValidationPrompts == 0)
+            yield return new SpecError("ppo.validationPrompts", "must be above 0 for the guard to have something to look at");
+        if (spec.Trainer.Device == ComputeDevice.Cpu && spec.Trainer.Precision == Precision.Bf16)
+            yield return new SpecError("trainer.precision", "'bf16' is for cuda; cpu computes in fp32");
+        foreach ((int index, int n) in spec.Evaluate.BestOf.Index())
+        {
+            if (n is < 2 or > 1024)
+                yield return new SpecError($"evaluate.bestOf[{index}]", "must be from 2 to 1024");
+        }
+    }
+
+    /// <summary>True for a path that stays below the folder it is relative to.</summary>
+    public static bool IsPlainRelativePath(string path) =>
+        path.Length is > 0 and <= 512
+        && !path.Contains('\\', StringComparison.Ordinal)
+        && !path.Any(char.IsControl)
+        && path.Split('/').All(part => part is not ("" or "." or ".."));
+
+    private static Dictionary<string, PropertyInfo> Properties(Type type) =>
+        type.GetProperties(BindingFlags.Public | BindingFlags.Instance)
+            .Where(property => property.Name != "EqualityContract")
+            .ToDictionary(property => property.GetCustomAttribute<JsonPropertyNameAttribute>()?.Name ?? JsonNamingPolicy.CamelCase.ConvertName(property.Name));
+
+    private static Type? ElementType(Type type) =>
+        type != typeof(string) && type.IsGenericType && typeof(IEnumerable).IsAssignableFrom(type) ? type.GetGenericArguments()[0] : null;
+
+    private static bool IsNullable(PropertyInfo property) =>
+        Nullable.GetUnderlyingType(property.PropertyType) is not null
+        || (!property.PropertyType.IsValueType && new NullabilityInfoContext().Create(property).WriteState == NullabilityState.Nullable);
+
+    private static string Explain(ValidationAttribute rule, JsonElement value) => rule switch
+    {
+        RangeAttribute range => string.Create(
+            System.Globalization.CultureInfo.InvariantCulture, $"must be from {range.Minimum} to {range.Maximum}, not {value.GetRawText()}"),
+        MinLengthAttribute => "must not be empty",
+        _ => $"{rule.ErrorMessage}, not {value.GetRawText()}",
+    };
+
+    private static string Describe(JsonElement value) => value.ValueKind switch
+    {
+        JsonValueKind.Object => "an object",
+        JsonValueKind.Array => "a list",
+        JsonValueKind.Null => "null",
+        _ => value.GetRawText(),
+    };
+
+    private static string Suggest(string name, IEnumerable<string> known)
+    {
+        string? nearest = known.Select(candidate => (candidate, distance: Distance(name, candidate)))
+            .Where(pair => pair.distance <= Math.Max(2, name.Length / 3))
+            .OrderBy(pair => pair.distance).Select(pair => pair.candidate).FirstOrDefault();
+        return nearest is null ? $"Known: {string.Join(", ", known)}." : $"Did you mean '{nearest}'?";
+    }
+
+    /// <summary>Levenshtein distance without regard to case.</summary>
+    private static int Distance(string a, string b)
+    {
+        int[] row = [.. Enumerable.Range(0, b.Length + 1)];
+        for (int i = 1; i <= a.Length; i++)
+        {
+            int diagonal = row[0];
+            row[0] = i;
+            for (int j = 1; j <= b.Length; j++)
+            {
+                int substituted = diagonal + (char.ToLowerInvariant(a[i - 1]) == char.ToLowerInvariant(b[j - 1]) ? 0 : 1);
+                diagonal = row[j];
+                row[j] = Math.Min(substituted, Math.Min(row[j], row[j - 1]) + 1);
+            }
+        }
+
+        return row[^1];
+    }
+}

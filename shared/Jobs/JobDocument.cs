@@ -65,7 +65,6 @@ public sealed record JobSpec
     /// <summary>The step (PPO: iteration) at which this slice ends; null runs to the end.</summary>
     public int? UntilStep { get; init; }
 }
-}
 
 /// <summary>A finished Hugging Face folder in content-addressed storage.</summary>
 /// <param name="Manifest">The blob with the folder's <see cref="FolderManifest"/>, named by its own SHA-256.</param>

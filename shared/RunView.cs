@@ -1,0 +1,96 @@
+using Rlhf.Spec;
+
+namespace Rlhf;
+
+/// <summary><c>run.json</c>: the run as it was asked for. Creating this blob is what makes a start unique.</summary>
+public sealed record RunDocument(string RunId, RunSpec Spec, string SpecSha256, DateTimeOffset CreatedUtc);
+
+/// <summary>The states of a run as the API names them.</summary>
+public static class RunStates
+{
+    public const string Pending = "pending";
+    public const string Running = "running";
+    public const string Paused = "paused";
+    public const string WaitingForApproval = "waitingForApproval";
+    public const string Succeeded = "succeeded";
+    public const string Failed = "failed";
+    public const string Cancelled = "cancelled";
+
+    /// <summary>True when nothing more will happen.</summary>
+    public static bool IsFinal(string state) => state is Succeeded or Failed or Cancelled;
+}
+
+/// <summary>The stages of a run, in their order.</summary>
+public static class Stages
+{
+    public const string Data = "data";
+    public const string Pretrain = "pretrain";
+    public const string Sft = "sft";
+    public const string Reward = "reward";
+    public const string Ppo = "ppo";
+    public const string Evaluate = "evaluate";
+    public const string Promote = "promote";
+
+    public static readonly IReadOnlyList<string> All = [Data, Pretrain, Sft, Reward, Ppo, Evaluate, Promote];
+}
+
+/// <summary>The body of <c>GET /api/runs/{id}</c>.</summary>
+public sealed record RunView
+{
+    public required string RunId { get; init; }
+
+    /// <summary>The model's name.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>One of <see cref="RunStates"/>.</summary>
+    public required string State { get; init; }
+
+    /// <summary>The present or last stage.</summary>
+    public string? Stage { get; init; }
+
+    /// <summary>What the run does or waits for, in words.</summary>
+    public string? Activity { get; init; }
+
+    /// <summary>Why the run failed, and what to do.</summary>
+    public string? Error { get; init; }
+
+    public ProgressView? Progress { get; init; }
+
+    /// <summary>The stage's newest metrics.</summary>
+    public IReadOnlyDictionary<string, double> Metrics { get; init; } = new Dictionary<string, double>();
+
+    public IReadOnlyList<StageView> Stages { get; init; } = [];
+
+    /// <summary>Attempts of all stages.</summary>
+    public int Attempts { get; init; }
+
+    public double TrainerSeconds { get; init; }
+
+    public double Cost { get; init; }
+
+    public DateTimeOffset CreatedUtc { get; init; }
+
+    public DateTimeOffset UpdatedUtc { get; init; }
+
+    public string? ReportUrl { get; init; }
+}
+
+/// <summary>How far the present stage is.</summary>
+/// <param name="Step">Steps done.</param>
+/// <param name="Total">All steps; 0 while unknown.</param>
+/// <param name="EtaSeconds">Seconds the stage still needs at its present pace; null while unknown.</param>
+public sealed record ProgressView(int Step, int Total, double? EtaSeconds);
+
+/// <summary>One stage of <see cref="RunView"/>.</summary>
+/// <param name="Name">The stage.</param>
+/// <param name="State"><c>pending</c>, <c>running</c>, <c>succeeded</c>, <c>skipped</c>, <c>failed</c>, <c>cancelled</c>, <c>stoppedByGuard</c>.</param>
+/// <param name="Attempts">Attempts so far.</param>
+/// <param name="Seconds">From its start until now or its end.</param>
+public sealed record StageView(string Name, string State, int Attempts, double Seconds);
+
+/// <summary>One line of the metrics stream.</summary>
+/// <param name="Stage">The stage.</param>
+/// <param name="Step">The step (PPO: iteration).</param>
+/// <param name="Seconds">What the step took.</param>
+/// <param name="Metrics">Values by their names in the metric contract.</param>
+public sealed record MetricRow(string Stage, int Step, double Seconds, IReadOnlyDictionary<string, double> Metrics);

@@ -1,0 +1,42 @@
+namespace Rlhf.Local.Engine;
+
+/// <summary>Runs an orchestrator and all its continuations on the calling thread, in the order they were posted.</summary>
+internal sealed class OrchestratorThread : SynchronizationContext
+{
+    private readonly Queue<(SendOrPostCallback Callback, object? State)> _work = new();
+    private readonly int _thread = Environment.CurrentManagedThreadId;
+
+    public override void Post(SendOrPostCallback d, object? state)
+    {
+        lock (_work) _work.Enqueue((d, state));
+    }
+
+    public void Run(Action action)
+    {
+        SynchronizationContext? outer = Current;
+        SetSynchronizationContext(this);
+        try
+        {
+            action();
+            while (TryTake(out (SendOrPostCallback Callback, object? State) next)) next.Callback(next.State);
+        }
+        finally
+        {
+            SetSynchronizationContext(outer);
+        }
+    }
+
+    /// <exception cref="InvalidOperationException">the caller is not on the orchestrator's thread.</exception>
+    public void Verify()
+    {
+        if (Environment.CurrentManagedThreadId == _thread && Current == this) return;
+        throw new InvalidOperationException(
+            "An orchestrator may await only durable tasks: this call came from another thread " +
+            "(Task.Run, Task.Delay, I/O or ConfigureAwait(false)).");
+    }
+
+    private bool TryTake(out (SendOrPostCallback, object?) next)
+    {
+        lock (_work) return _work.TryDequeue(out next);
+    }
+}

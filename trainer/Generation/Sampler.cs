@@ -1,0 +1,143 @@
+using Rlhf.Trainer.Models;
+using static TorchSharp.torch;
+
+namespace Rlhf.Trainer.Generation;
+
+/// <summary>Continues prompts token by token, in left-padded batches with a key/value cache.</summary>
+public static class Sampler
+{
+    /// <summary>
+    /// The new tokens of each prompt, in the order of the prompts, the end token included where one was drawn. The same options give the
+    /// same tokens; a row's tokens do not depend on the rows it is decoded with.
+    /// </summary>
+    /// <exception cref="ArgumentException">A prompt is empty or longer than the model's positions, or the options do not fit the prompts.</exception>
+    public static int[][] Generate(Transformer model, IReadOnlyList<int[]> prompts, SamplingOptions options)
+    {
+        Check(model.Config, prompts, options);
+        var rows = new Row[prompts.Count];
+        for (int i = 0; i < rows.Length; i++)
+        {
+            int room = Math.Min(options.MaxNewTokens, model.Config.MaxPositions - prompts[i].Length);
+            rows[i] = new Row(prompts[i], options.RowIds?[i] ?? i, room);
+        }
+
+        using var inference = inference_mode();
+        // Prompts of one length need no padding, and short ones do not wait for long ones.
+        Row[] byLength = [.. rows.Where(r => r.Room > 0).OrderBy(r => r.Prompt.Length)];
+        foreach (Row[] batch in byLength.Chunk(options.BatchSize)) Decode(model, batch, options);
+        return [.. rows.Select(r => r.New.ToArray())];
+    }
+
+    /// <summary>The token a uniform number selects from softmax(logits / temperature), row by row: logits (B, V), uniforms (B, 1) float64.</summary>
+    internal static Tensor Choose(Tensor logits, double temperature, Tensor uniforms)
+    {
+        using var scope = NewDisposeScope();
+        // Inverse of the cumulative distribution; torch.multinomial takes eight times as long and its draws depend on the batch.
+        Tensor cumulative = (logits.to(ScalarType.Float64) / temperature).softmax(-1).cumsum(-1);
+        Tensor total = cumulative.narrow(1, cumulative.shape[1] - 1, 1);
+        return cumulative.le(uniforms * total).sum(-1).clamp_max(logits.shape[1] - 1).MoveToOuterDisposeScope();
+    }
+
+    private static void Decode(Transformer model, Row[] batch, SamplingOptions options)
+    {
+        int longest = batch.Max(r => r.Prompt.Length);
+        int steps = batch.Max(r => r.Room);
+        bool padded = batch.Any(r => r.Prompt.Length < longest);
+        using var scope = NewDisposeScope();
+        using var cache = new KvCache(model.Config, batch.Length, longest + steps, model.Device);
+        Tensor ids = LeftPadded(batch, longest, options.PadId).to(model.Device);
+        Tensor? mask = padded ? LeftPaddedMask(batch, longest, longest + steps).to(model.Device) : null;
+
+        for (int step = 0; ; step++)
+        {
+            using var stepScope = NewDisposeScope();
+            Tensor hidden = model.Hidden(ids, mask?.narrow(1, 0, longest + step), cache);
+            Tensor logits = model.Logits(hidden.select(1, hidden.shape[1] - 1));
+            long[] chosen = Next(logits, batch, step, options);
+            for (int i = 0; i < batch.Length; i++) batch[i].Add((int)chosen[i], options.EosId);
+
+            int live = batch.Count(r => !r.Ended);
+            if (live == 0) return;
+            // Rows that have ended leave the batch; copying the cache pays once a quarter of them has.
+            if (live <= batch.Length * 3 / 4)
+            {
+                long[] kept = [.. Enumerable.Range(0, batch.Length).Where(i => !batch[i].Ended).Select(i => (long)i)];
+                Tensor keptRows = tensor(kept, device: model.Device);
+                cache.KeepRows(keptRows);
+                mask = mask?.index_select(0, keptRows).MoveToOuterDisposeScope();
+                batch = [.. kept.Select(i => batch[i])];
+            }
+
+            ids = tensor(batch.Select(r => (long)r.Last).ToArray(), [batch.Length, 1], device: model.Device).MoveToOuterDisposeScope();
+        }
+    }
+
+    private static long[] Next(Tensor logits, Row[] batch, int step, SamplingOptions options)
+    {
+        if (options.Temperature == 0) return [.. logits.argmax(-1).cpu().data<long>()];
+        double[] uniforms = [.. batch.Select(r => CounterRandom.Uniform(options.Seed, r.Id, step))];
+        return [.. Choose(logits, options.Temperature, tensor(uniforms, [batch.Length, 1], device: logits.device)).cpu().data<long>()];
+    }
+
+    private static Tensor LeftPadded(Row[] batch, int length, int padId)
+    {
+        var ids = new long[batch.Length * length];
+        Array.Fill(ids, padId);
+        for (int i = 0; i < batch.Length; i++)
+        {
+            int[] prompt = batch[i].Prompt;
+            for (int t = 0; t < prompt.Length; t++) ids[(i + 1) * length - prompt.Length + t] = prompt[t];
+        }
+
+        return tensor(ids, [batch.Length, length]);
+    }
+
+    private static Tensor LeftPaddedMask(Row[] batch, int promptLength, int capacity)
+    {
+        var mask = new long[batch.Length * capacity];
+        for (int i = 0; i < batch.Length; i++)
+            mask.AsSpan(i * capacity + promptLength - batch[i].Prompt.Length, batch[i].Prompt.Length + capacity - promptLength).Fill(1);
+        return tensor(mask, [batch.Length, capacity]);
+    }
+
+    private static void Check(ModelConfig config, IReadOnlyList<int[]> prompts, SamplingOptions options)
+    {
+        if (options.MaxNewTokens < 0) throw new ArgumentException($"MaxNewTokens is {options.MaxNewTokens}; it cannot be negative.", nameof(options));
+        if (options.BatchSize < 1) throw new ArgumentException($"BatchSize is {options.BatchSize}; it must be at least 1.", nameof(options));
+        if (!(options.Temperature >= 0) || double.IsInfinity(options.Temperature))
+            throw new ArgumentException($"Temperature is {options.Temperature}; it must be 0 (greedy) or positive.", nameof(options));
+        if (options.RowIds is { } ids && ids.Count != prompts.Count)
+            throw new ArgumentException($"{ids.Count} row ids were given for {prompts.Count} prompts.", nameof(options));
+        for (int i = 0; i < prompts.Count; i++)
+        {
+            if (prompts[i].Length == 0) throw new ArgumentException($"Prompt {i} is empty; it needs at least one token.", nameof(prompts));
+            if (prompts[i].Length > config.MaxPositions)
+                throw new ArgumentException($"Prompt {i} has {prompts[i].Length} tokens; the model has {config.MaxPositions} positions.", nameof(prompts));
+            int stranger = Array.FindIndex(prompts[i], t => t < 0 || t >= config.VocabularySize);
+            if (stranger >= 0)
+                throw new ArgumentException($"Prompt {i} holds token {prompts[i][stranger]}; the vocabulary has {config.VocabularySize}.", nameof(prompts));
+        }
+    }
+
+    private sealed class Row(int[] prompt, long id, int room)
+    {
+        public int[] Prompt { get; } = prompt;
+
+        public long Id { get; } = id;
+
+        public int Room { get; } = room;
+
+        public List<int> New { get; } = [];
+
+        public bool Ended { get; private set; }
+
+        public int Last => New[^1];
+
+        public void Add(int token, int eosId)
+        {
+            if (Ended) return;
+            New.Add(token);
+            Ended = token == eosId || New.Count == Room;
+        }
+    }
+}

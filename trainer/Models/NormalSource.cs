@@ -1,0 +1,32 @@
+namespace Rlhf.Trainer.Models;
+
+/// <summary>
+/// Standard normal numbers by Box and Muller over SplitMix64 (Steele et al. 2014): the same seed gives the same weights on every machine and
+/// version of libtorch.
+/// </summary>
+internal sealed class NormalSource(ulong seed)
+{
+    private ulong state = seed;
+    private double? spare;
+
+    public double Next()
+    {
+        if (spare is { } second)
+        {
+            spare = null;
+            return second;
+        }
+
+        double radius = Math.Sqrt(-2 * Math.Log(1 - Uniform()));
+        (double sine, double cosine) = Math.SinCos(2 * Math.PI * Uniform());
+        spare = radius * sine;
+        return radius * cosine;
+    }
+
+    /// <summary>Uniform in [0, 1) with 53 random bits.</summary>
+    private double Uniform()
+    {
+        state += 0x9E3779B97F4A7C15;
+        return (SplitMix64.Mix(state) >> 11) * (1.0 / (1UL << 53));
+    }
+}

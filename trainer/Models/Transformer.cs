@@ -1,0 +1,386 @@
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+using static TorchSharp.torch.nn;
+
+namespace Rlhf.Trainer.Models;
+
+/// <summary>
+/// A decoder-only transformer that covers the GPT-2, GPT-NeoX, OPT and Llama families by configuration. Weights keep the names, shapes and
+/// layout of Hugging Face's checkpoints. There is no dropout: training and inference compute the same function.
+/// </summary>
+/// <remarks>Shapes: B rows, T new tokens, S tokens seen in all, D hidden size, H heads, K key/value heads, d head dimension, V vocabulary.</remarks>
+public sealed class Transformer : IDisposable
+{
+    private readonly List<(string Name, Parameter Value)> weights = [];
+    private readonly WeightNames names;
+    private readonly Parameter embedding;
+    private readonly Embedding lookUp;
+    private readonly Parameter? positionEmbedding;
+    private readonly Linear? projectIn;
+    private readonly Linear? projectOut;
+    private readonly Block[] blocks;
+    private readonly Norm? finalNorm;
+    private readonly Parameter? head;
+    private readonly RotaryEmbedding? rotary;
+
+    /// <summary>A model with unset weights: fill them with <see cref="InitialiseWeights"/> or from a checkpoint.</summary>
+    public Transformer(ModelConfig config, Device? device = null)
+    {
+        Config = config;
+        Device = device ?? CPU;
+        names = WeightNames.For(config.ModelType);
+        int width = config.HiddenSize;
+
+        embedding = Add($"{names.Embedding}.weight", config.VocabularySize, config.EmbeddingDimension);
+        // torch.embedding is only to be had as a module; its own table is replaced by ours. Its gradient is deterministic.
+        lookUp = Embedding(1, 1);
+        lookUp.weight = embedding;
+        if (names.Positions is not null)
+            positionEmbedding = Add($"{names.Positions}.weight", config.MaxPositions + config.PositionOffset, width);
+        if (config.EmbeddingDimension != width)
+        {
+            projectIn = AddLinear(names.ProjectIn ?? throw NoProjection(), config.EmbeddingDimension, width, bias: false);
+            projectOut = AddLinear(names.ProjectOut ?? throw NoProjection(), width, config.EmbeddingDimension, bias: false);
+        }
+
+        blocks = new Block[config.LayerCount];
+        for (int layer = 0; layer < blocks.Length; layer++) blocks[layer] = AddBlock($"{names.Layer}{layer}.");
+        if (!config.PostNorm) finalNorm = AddNorm(names.FinalNorm, width);
+        if (config.Head == HeadKind.Score)
+            head = Add($"{names.Score}.weight", 1, config.EmbeddingDimension);
+        else if (!config.TiedEmbeddings)
+            head = Add($"{names.Head}.weight", config.VocabularySize, config.EmbeddingDimension);
+        if (config.UsesRotary) rotary = new RotaryEmbedding(config, Device);
+
+        ModelFormatException NoProjection() => new("model configuration", $"{config.ModelType} has no projected embeddings.");
+    }
+
+    public ModelConfig Config { get; }
+
+    public Device Device { get; }
+
+    /// <summary>Number of trainable numbers; a tied head counts once.</summary>
+    public long ParameterCount => weights.Sum(w => w.Value.numel());
+
+    /// <summary>All weights under their Hugging Face names, in the order of the network.</summary>
+    public IReadOnlyList<(string Name, Parameter Value)> NamedWeights() => weights;
+
+    /// <summary>
+    /// The hidden states after the final norm, (B, T, D).
+    /// </summary>
+    /// <param name="inputIds">Tokens (B, T), int64.</param>
+    /// <param name="attentionMask">
+    /// 1 for tokens, 0 for padding, (B, S) with S = cached + T; positions are then cumsum(mask) - 1, clipped at 0. Null means that no
+    /// padding has to be kept apart: also right for right-padded rows, whose tokens never look at the padding behind them.
+    /// </param>
+    /// <param name="cache">Keys and values of earlier tokens; the new ones are added. Not for training.</param>
+    public Tensor Hidden(Tensor inputIds, Tensor? attentionMask = null, KvCache? cache = null)
+    {
+        using var scope = NewDisposeScope();
+        long past = cache?.Length ?? 0, count = inputIds.shape[1];
+        if (attentionMask is null && past + count > Config.MaxPositions)
+            throw new ArgumentException($"{past + count} tokens exceed the model's {Config.MaxPositions} positions.", nameof(inputIds));
+
+        Tensor? positions = attentionMask is null ? null : Positions(attentionMask).narrow(1, past, count);
+        Tensor x = lookUp.forward(inputIds);
+        if (projectIn is { } into) x = into.Apply(x);
+        if (positionEmbedding is not null)
+        {
+            x += positions is null
+                ? positionEmbedding.narrow(0, past + Config.PositionOffset, count)
+                : positionEmbedding.index_select(0, positions.flatten() + Config.PositionOffset).view(x.shape);
+        }
+
+        var attention = new Attention
+        {
+            Rotation = rotary is null ? null : positions is null ? rotary.Range(past, count) : rotary.At(positions),
+            Mask = AttentionMask(attentionMask, past, count),
+            Cache = cache,
+        };
+        for (int layer = 0; layer < blocks.Length; layer++)
+        {
+            // Intermediate results live on in the autograd graph where they are needed; here their handles can go.
+            using var blockScope = NewDisposeScope();
+            x = Forward(blocks[layer], layer, x, attention).MoveToOuterDisposeScope();
+        }
+
+        if (finalNorm is { } norm) x = norm.Apply(x);
+        if (projectOut is { } outOf) x = outOf.Apply(x);
+        cache?.Advance(count);
+        return x.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Logits over the vocabulary, (..., D) to (..., V).</summary>
+    public Tensor Logits(Tensor hidden)
+    {
+        if (Config.Head != HeadKind.LanguageModel) throw new InvalidOperationException("This model has a score head and no logits.");
+        return functional.linear(hidden, head ?? embedding);
+    }
+
+    /// <summary>
+    /// Raw scores of each position, (..., D) to (...): without <see cref="ModelConfig.RewardBias"/>. A reward is the score of the last
+    /// real token minus that bias.
+    /// </summary>
+    public Tensor Scores(Tensor hidden)
+    {
+        if (Config.Head != HeadKind.Score) throw new InvalidOperationException("This model has no score head.");
+        using Tensor scores = functional.linear(hidden, head!);
+        return scores.squeeze(-1);
+    }
+
+    /// <summary>A reward model or critic: the trunk of a language model with a new head, N(0, 1/sqrt(D+1)) (Stiennon et al. 2020).</summary>
+    public static Transformer WithScoreHead(Transformer languageModel, ulong seed)
+    {
+        ModelConfig config = languageModel.Config with { Head = HeadKind.Score, RewardBias = 0 };
+        var model = new Transformer(config, languageModel.Device);
+        using var noGradient = no_grad();
+        model.CopyFrom(languageModel, except: model.head);
+        Fill(model.head!, new NormalSource(seed), 1 / Math.Sqrt(config.EmbeddingDimension + 1.0));
+        return model;
+    }
+
+    /// <summary>A copy with weights of its own.</summary>
+    public Transformer Clone() => WithConfig(Config);
+
+    /// <summary>A copy under another configuration of the same shape (for example with a reward bias).</summary>
+    public Transformer WithConfig(ModelConfig config)
+    {
+        var model = new Transformer(config, Device);
+        using var noGradient = no_grad();
+        model.CopyFrom(this, except: null);
+        return model;
+    }
+
+    /// <summary>
+    /// Fresh weights for a base made from scratch: N(0, <see cref="ModelConfig.InitializerRange"/>), the projections into the residual
+    /// stream scaled by 1/sqrt(2·layers) (Radford et al. 2019, section 2.3), norms 1, biases 0.
+    /// </summary>
+    public void InitialiseWeights(ulong seed)
+    {
+        using var noGradient = no_grad();
+        var normal = new NormalSource(seed);
+        double deviation = Config.InitializerRange;
+        double residual = deviation / Math.Sqrt(2.0 * Config.LayerCount);
+        foreach ((string name, Parameter weight) in weights)
+        {
+            bool intoResidual = name.EndsWith($"{names.AttentionOutput}.weight", StringComparison.Ordinal)
+                || name.EndsWith($"{names.Down}.weight", StringComparison.Ordinal);
+            if (name.EndsWith(".bias", StringComparison.Ordinal)) weight.fill_(0);
+            else if (weight.dim() == 1) weight.fill_(1);
+            else Fill(weight, normal, intoResidual ? residual : deviation);
+        }
+    }
+
+    public void Dispose()
+    {
+        foreach ((_, Parameter weight) in weights) weight.Dispose();
+        lookUp.Dispose();
+        rotary?.Dispose();
+    }
+
+    // ---- one layer ------------------------------------------------------------------------------------------------------------------
+
+    private Tensor Forward(Block block, int layer, Tensor x, Attention attention)
+    {
+        if (Config.PostNorm)
+        {
+            x = block.AttentionNorm.Apply(x + Attend(block, layer, x, attention));
+            return block.FeedForwardNorm.Apply(x + FeedForward(block, x));
+        }
+
+        Tensor attended = Attend(block, layer, block.AttentionNorm.Apply(x), attention);
+        if (Config.ParallelResidual) return x + attended + FeedForward(block, block.FeedForwardNorm.Apply(x));
+        x += attended;
+        return x + FeedForward(block, block.FeedForwardNorm.Apply(x));
+    }
+
+    private Tensor Attend(Block block, int layer, Tensor x, Attention attention)
+    {
+        long rows = x.shape[0], count = x.shape[1];
+        int groups = Config.HeadCount / Config.KeyValueHeadCount;
+        (Tensor query, Tensor key, Tensor value) = Project(block, x); // (B, T, H or K, d)
+        if (block.QueryNorm is { } queryNorm) query = queryNorm.Apply(query);
+        if (block.KeyNorm is { } keyNorm) key = keyNorm.Apply(key);
+        if (attention.Rotation is { } rotation)
+        {
+            query = rotary!.Rotate(query, rotation);
+            key = rotary.Rotate(key, rotation);
+        }
+
+        query = query.transpose(1, 2);
+        key = key.transpose(1, 2);
+        value = value.transpose(1, 2);
+        if (attention.Cache is { } cache) (key, value) = cache.Append(layer, key, value);
+        bool oneToken = count == 1;
+        if (groups > 1 && oneToken)
+        {
+            // The heads of a group become query rows of their shared key/value head: nothing of the cache is copied.
+            query = query.reshape(rows, Config.KeyValueHeadCount, groups, Config.HeadDimension);
+        }
+        else if (groups > 1)
+        {
+            key = RepeatHeads(key, groups);
+            value = RepeatHeads(value, groups);
+        }
+
+        Tensor mixed = functional.scaled_dot_product_attention(
+            query, key, value, attention.Mask, is_casual: attention.Mask is null && !oneToken); // (B, H, T, d)
+        return block.AttentionOutput.Apply(mixed.transpose(1, oneToken ? 1 : 2).reshape(rows, count, Config.HeadCount * Config.HeadDimension));
+    }
+
+    private (Tensor Query, Tensor Key, Tensor Value) Project(Block block, Tensor x)
+    {
+        long rows = x.shape[0], count = x.shape[1];
+        int heads = Config.HeadCount, size = Config.HeadDimension;
+        Tensor first = block.QueryKeyValue[0].Apply(x);
+        switch (names.Layout)
+        {
+            case QueryKeyValueLayout.Stacked:
+                Tensor stacked = first.view(rows, count, 3, heads, size);
+                return (stacked.select(2, 0), stacked.select(2, 1), stacked.select(2, 2));
+            case QueryKeyValueLayout.PerHead:
+                Tensor perHead = first.view(rows, count, heads, 3, size);
+                return (perHead.select(3, 0), perHead.select(3, 1), perHead.select(3, 2));
+            default:
+                Tensor key = block.QueryKeyValue[1].Apply(x), value = block.QueryKeyValue[2].Apply(x);
+                return (first.view(rows, count, heads, size), key.view(rows, count, -1, size), value.view(rows, count, -1, size));
+        }
+    }
+
+    private Tensor FeedForward(Block block, Tensor x)
+    {
+        Tensor inner = block.Up.Apply(x);
+        inner = block.Gate is { } gate ? Activate(gate.Apply(x)) * inner : Activate(inner);
+        return block.Down.Apply(inner);
+    }
+
+    private Tensor Activate(Tensor x) => Config.Activation switch
+    {
+        ActivationKind.Silu => functional.silu(x),
+        ActivationKind.Gelu => functional.gelu(x),
+        ActivationKind.GeluTanh => functional.gelu(x, TorchSharp.Modules.GELU.Approximate.tanh),
+        _ => functional.relu(x),
+    };
+
+    /// <summary>(B, K, S, d) to (B, K·groups, S, d): each key/value head serves a group of query heads.</summary>
+    private static Tensor RepeatHeads(Tensor x, int groups)
+    {
+        long[] s = x.shape;
+        return x.unsqueeze(2).expand(s[0], s[1], groups, s[2], s[3]).reshape(s[0], s[1] * groups, s[2], s[3]);
+    }
+
+    // ---- positions and masks --------------------------------------------------------------------------------------------------------
+
+    private static Tensor Positions(Tensor attentionMask) => (attentionMask.to(ScalarType.Int64).cumsum(1) - 1).clamp_min(0);
+
+    /// <summary>Where each of the T new tokens may look among the S tokens: a boolean (B or 1, 1, T, S), or null for plain causal.</summary>
+    private Tensor? AttentionMask(Tensor? padding, long past, long count)
+    {
+        long seen = past + count;
+        bool windowed = Config.SlidingWindow is { } w && seen > w;
+        if (padding is null && !windowed && (past == 0 || count == 1)) return null;
+
+        Tensor to = arange(seen, ScalarType.Int64, Device).unsqueeze(0);
+        Tensor from = arange(past, seen, ScalarType.Int64, Device).unsqueeze(1);
+        Tensor allowed = to.le(from); // (T, S)
+        if (windowed) allowed = allowed.logical_and(to.gt(from - Config.SlidingWindow!.Value));
+        if (padding is null) return allowed.view(1, 1, count, seen);
+
+        // A padding token sees itself, so that no row of the softmax is empty; nothing looks at what comes out of it.
+        Tensor key = padding.to(ScalarType.Bool).unsqueeze(1); // (B, 1, S)
+        return allowed.logical_and(key.logical_or(to.eq(from))).unsqueeze(1);
+    }
+
+    // ---- weights --------------------------------------------------------------------------------------------------------------------
+
+    private Block AddBlock(string prefix)
+    {
+        ModelConfig c = Config;
+        int attention = c.HeadCount * c.HeadDimension, keyValue = c.KeyValueHeadCount * c.HeadDimension;
+        Linear[] queryKeyValue = names.Layout == QueryKeyValueLayout.Separate
+            ? [.. names.QueryKeyValue.Zip([attention, keyValue, keyValue],
+                (name, outputs) => AddLinear(prefix + name, c.HiddenSize, outputs, c.QueryKeyValueBias))]
+            : [AddLinear(prefix + names.QueryKeyValue[0], c.HiddenSize, 3 * attention, c.QueryKeyValueBias)];
+        return new Block
+        {
+            QueryKeyValue = queryKeyValue,
+            QueryNorm = c.QueryKeyNorm ? AddNorm(prefix + names.QueryNorm, c.HeadDimension) : null,
+            KeyNorm = c.QueryKeyNorm ? AddNorm(prefix + names.KeyNorm, c.HeadDimension) : null,
+            AttentionOutput = AddLinear(prefix + names.AttentionOutput, attention, c.HiddenSize, c.AttentionOutputBias),
+            Gate = c.GatedFeedForward ? AddLinear(prefix + names.Gate, c.HiddenSize, c.IntermediateSize, c.FeedForwardBias) : null,
+            Up = AddLinear(prefix + names.Up, c.HiddenSize, c.IntermediateSize, c.FeedForwardBias),
+            Down = AddLinear(prefix + names.Down, c.IntermediateSize, c.HiddenSize, c.FeedForwardBias),
+            AttentionNorm = AddNorm(prefix + names.AttentionNorm, c.HiddenSize),
+            FeedForwardNorm = AddNorm(prefix + names.FeedForwardNorm, c.HiddenSize),
+        };
+    }
+
+    private Linear AddLinear(string name, int inputs, int outputs, bool bias)
+    {
+        bool transposed = names.Transposed;
+        Parameter weight = transposed ? Add($"{name}.weight", inputs, outputs) : Add($"{name}.weight", outputs, inputs);
+        return new Linear(weight, bias ? Add($"{name}.bias", outputs) : null, transposed);
+    }
+
+    private Norm AddNorm(string name, int width) =>
+        new(Add($"{name}.weight", width), Config.Norm == NormKind.Layer ? Add($"{name}.bias", width) : null, Config.NormEpsilon);
+
+    private Parameter Add(string name, params long[] shape)
+    {
+        // Weights outlive the dispose scope in which the model happens to be built.
+        Parameter weight = Parameter(empty(shape, ScalarType.Float32, Device));
+        weight.DetachFromDisposeScope();
+        weights.Add((name, weight));
+        return weight;
+    }
+
+    private void CopyFrom(Transformer other, Parameter? except)
+    {
+        Dictionary<string, Parameter> source = other.weights.ToDictionary(w => w.Name, w => w.Value);
+        foreach ((string name, Parameter weight) in weights)
+        {
+            if (!ReferenceEquals(weight, except)) weight.copy_(source[name]);
+        }
+    }
+
+    private static void Fill(Parameter weight, NormalSource normal, double deviation)
+    {
+        var values = new float[weight.numel()];
+        foreach (ref float value in values.AsSpan()) value = (float)(deviation * normal.Next());
+        using Tensor filled = tensor(values, weight.shape);
+        weight.copy_(filled);
+    }
+
+    private sealed record Block
+    {
+        public required Norm AttentionNorm { get; init; }
+        public required Linear[] QueryKeyValue { get; init; }
+        public Norm? QueryNorm { get; init; }
+        public Norm? KeyNorm { get; init; }
+        public required Linear AttentionOutput { get; init; }
+        public required Norm FeedForwardNorm { get; init; }
+        public Linear? Gate { get; init; }
+        public required Linear Up { get; init; }
+        public required Linear Down { get; init; }
+    }
+
+    /// <summary>What all layers of one forward pass share.</summary>
+    private sealed record Attention
+    {
+        public (Tensor Cosine, Tensor Sine)? Rotation { get; init; }
+        public Tensor? Mask { get; init; }
+        public KvCache? Cache { get; init; }
+    }
+
+    private sealed record Linear(Parameter Weight, Parameter? Bias, bool Transposed)
+    {
+        public Tensor Apply(Tensor x) => functional.linear(x, Transposed ? Weight.t() : Weight, Bias);
+    }
+
+    private sealed record Norm(Parameter Weight, Parameter? Bias, double Epsilon)
+    {
+        public Tensor Apply(Tensor x) => Bias is null
+            ? x * (x.square().mean([-1], keepdim: true) + Epsilon).rsqrt() * Weight
+            : functional.layer_norm(x, Weight.shape, Weight, Bias, Epsilon);
+    }
+}

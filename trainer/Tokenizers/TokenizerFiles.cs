@@ -1,0 +1,304 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Rlhf.Trainer.Models;
+
+namespace Rlhf.Trainer.Tokenizers;
+
+/// <summary>Hugging Face's tokenizer files: tokenizer.json or vocab.json + merges.txt, and tokenizer_config.json beside them.</summary>
+internal static class TokenizerFiles
+{
+    private const string PadName = "<|pad|>";
+    private static readonly string[] UsualEos = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<|im_end|>", "<eos>"];
+    private static readonly string[] UsualPad = [PadName, "<pad>", "[PAD]", "<|finetune_right_pad_id|>"];
+
+    private static readonly JsonSerializerOptions Readable = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    public static BpeDefinition Read(string directory)
+    {
+        string tokenizerFile = Path.Combine(directory, "tokenizer.json");
+        string vocabularyFile = Path.Combine(directory, "vocab.json");
+        if (File.Exists(tokenizerFile)) return ReadTokenizerJson(directory, tokenizerFile);
+        if (File.Exists(vocabularyFile)) return ReadVocabularyAndMerges(directory, vocabularyFile);
+        throw new ModelFormatException(directory, "holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there.");
+    }
+
+    public static void Write(BpeDefinition definition, string[] names, string directory)
+    {
+        Directory.CreateDirectory(directory);
+        JsonObject file = definition.TokenizerFile;
+        var json = new JsonObject
+        {
+            ["version"] = "1.0",
+            ["truncation"] = null,
+            ["padding"] = null,
+            ["added_tokens"] = new JsonArray([.. definition.AddedTokens.OrderBy(t => t.Id).Select(t => new JsonObject
+            {
+                ["id"] = t.Id,
+                ["content"] = t.Content,
+                ["single_word"] = false,
+                ["lstrip"] = false,
+                ["rstrip"] = false,
+                ["normalized"] = false,
+                ["special"] = t.Special,
+            })]),
+            ["normalizer"] = definition.NormaliseToNfc ? new JsonObject { ["type"] = "NFC" } : null,
+            ["pre_tokenizer"] = PreTokenizerJson(definition),
+            ["post_processor"] = file["post_processor"]?.DeepClone() ?? ByteLevel(addPrefixSpace: false, useRegex: true),
+            ["decoder"] = file["decoder"]?.DeepClone() ?? ByteLevel(addPrefixSpace: false, useRegex: true),
+            ["model"] = new JsonObject
+            {
+                ["type"] = "BPE",
+                ["dropout"] = null,
+                ["unk_token"] = null,
+                ["continuing_subword_prefix"] = null,
+                ["end_of_word_suffix"] = null,
+                ["fuse_unk"] = false,
+                ["byte_fallback"] = false,
+                ["ignore_merges"] = definition.WholeWordsFirst,
+                ["vocab"] = new JsonObject(definition.Vocabulary.OrderBy(v => v.Value).Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value))),
+                ["merges"] = new JsonArray([.. definition.Merges.Select(m => JsonValue.Create($"{m.Left} {m.Right}"))]),
+            },
+        };
+        File.WriteAllText(Path.Combine(directory, "tokenizer.json"), json.ToJsonString(Readable) + "\n");
+
+        JsonObject config = (JsonObject)definition.ConfigFile.DeepClone();
+        config["tokenizer_class"] = "PreTrainedTokenizerFast";
+        config["eos_token"] = definition.Eos;
+        config["pad_token"] = definition.Pad;
+        config["clean_up_tokenization_spaces"] = false;
+        config.Remove("added_tokens_decoder"); // tokenizer.json has them
+        File.WriteAllText(Path.Combine(directory, "tokenizer_config.json"), config.ToJsonString(Readable) + "\n");
+    }
+
+    private static BpeDefinition ReadTokenizerJson(string directory, string file)
+    {
+        JsonObject root = ReadObject(file);
+        if (root["model"] is not JsonObject model) throw new ModelFormatException(file, "field 'model' is missing.");
+        string? type = Text(model["type"]);
+        if (type is not (null or "BPE")) throw new ModelFormatException(file, $"a tokenizer of type '{type}' is not supported; byte-level BPE is.");
+        if (model["byte_fallback"] is JsonValue fallback && fallback.TryGetValue(out bool falls) && falls)
+            throw new ModelFormatException(file, "a SentencePiece tokenizer (byte_fallback) is not supported; byte-level BPE is.");
+
+        Dictionary<string, int> vocabulary = ReadVocabulary(model["vocab"], file);
+        var merges = new List<(string, string)>();
+        foreach (JsonNode? merge in model["merges"] as JsonArray ?? throw new ModelFormatException(file, "field 'model.merges' is missing."))
+        {
+            // transformers wrote "left right" up to 4.44 and [left, right] since.
+            string[] parts = merge is JsonArray pair ? [.. pair.Select(p => Text(p) ?? "")] : (Text(merge) ?? "").Split(' ');
+            if (parts.Length != 2) throw new ModelFormatException(file, $"merge {merges.Count} is not a pair of tokens.");
+            merges.Add((parts[0], parts[1]));
+        }
+
+        List<AddedToken> added = [];
+        foreach (JsonNode? token in root["added_tokens"] as JsonArray ?? [])
+        {
+            if (Text(token?["content"]) is not { Length: > 0 } content || Number(token?["id"]) is not { } id)
+                throw new ModelFormatException(file, "an entry of 'added_tokens' has no id or no content.");
+            added.Add(new AddedToken(id, content, token?["special"] is JsonValue s && s.TryGetValue(out bool special) && special));
+        }
+
+        (PreTokenizer preTokenizer, bool addPrefixSpace) = ReadPreTokenizer(root["pre_tokenizer"], file);
+        var definition = new BpeDefinition
+        {
+            Source = file,
+            Vocabulary = vocabulary,
+            Merges = merges,
+            AddedTokens = added,
+            PreTokenizer = preTokenizer,
+            AddPrefixSpace = addPrefixSpace,
+            NormaliseToNfc = ReadNormaliser(root["normalizer"], file),
+            WholeWordsFirst = model["ignore_merges"] is JsonValue ignore && ignore.TryGetValue(out bool ignores) && ignores,
+            Eos = "",
+            Pad = "",
+            TokenizerFile = root,
+        };
+        return WithEndAndPadding(definition, directory);
+    }
+
+    private static BpeDefinition ReadVocabularyAndMerges(string directory, string vocabularyFile)
+    {
+        string mergesFile = Path.Combine(directory, "merges.txt");
+        if (!File.Exists(mergesFile)) throw new ModelFormatException(mergesFile, "no such file; vocab.json needs it.");
+        var merges = new List<(string, string)>();
+        int line = 0;
+        foreach (string text in File.ReadLines(mergesFile))
+        {
+            line++;
+            if (text.Length == 0 || (line == 1 && text.StartsWith("#version", StringComparison.Ordinal))) continue;
+            string[] parts = text.Split(' ');
+            if (parts.Length != 2) throw new ModelFormatException(mergesFile, $"line {line} is not a pair of tokens.");
+            merges.Add((parts[0], parts[1]));
+        }
+
+        Dictionary<string, int> vocabulary = ReadVocabulary(ReadObject(vocabularyFile), vocabularyFile);
+        string addedFile = Path.Combine(directory, "added_tokens.json");
+        List<AddedToken> added = File.Exists(addedFile)
+            ? [.. ReadVocabulary(ReadObject(addedFile), addedFile).Select(t => new AddedToken(t.Value, t.Key, Special: true))]
+            : [];
+        // The control tokens of these files are those that no byte names can spell, and the end token.
+        added.AddRange(vocabulary.Where(v => UsualEos.Contains(v.Key) || UsualPad.Contains(v.Key)).Select(v => new AddedToken(v.Value, v.Key, Special: true)));
+        return WithEndAndPadding(
+            new BpeDefinition
+            {
+                Source = vocabularyFile,
+                Vocabulary = vocabulary,
+                Merges = merges,
+                AddedTokens = added,
+                PreTokenizer = PreTokenizer.Gpt2,
+                Eos = "",
+                Pad = "",
+            },
+            directory);
+    }
+
+    /// <summary>
+    /// Finds the end and the padding token: tokenizer_config.json, special_tokens_map.json, config.json, then the usual names. A padding
+    /// token that would be the end token is replaced by one of its own, added behind the vocabulary.
+    /// </summary>
+    private static BpeDefinition WithEndAndPadding(BpeDefinition definition, string directory)
+    {
+        JsonObject tokenizerConfig = ReadIfPresent(directory, "tokenizer_config.json");
+        JsonObject map = ReadIfPresent(directory, "special_tokens_map.json");
+        JsonObject config = ReadIfPresent(directory, "config.json");
+        var ids = new Dictionary<string, int>(definition.Vocabulary);
+        foreach (AddedToken token in definition.AddedTokens) ids[token.Content] = token.Id;
+
+        string? eos = Named("eos_token") ?? ById("eos_token_id") ?? UsualEos.FirstOrDefault(ids.ContainsKey)
+            ?? throw new ModelFormatException(directory, "no end token is named; give 'eos_token' in tokenizer_config.json.");
+        string? pad = Named("pad_token");
+        if (pad is null || pad == eos) pad = ById("pad_token_id");
+        if (pad is null || pad == eos) pad = UsualPad.FirstOrDefault(ids.ContainsKey);
+
+        List<AddedToken> added = [.. definition.AddedTokens];
+        foreach (string? token in (string?[])[eos, pad])
+        {
+            if (token is not null && added.All(t => t.Content != token)) added.Add(new AddedToken(ids[token], token, Special: true));
+        }
+
+        if (pad is null)
+        {
+            pad = PadName;
+            added.Add(new AddedToken(ids.Values.Max() + 1, pad, Special: true));
+        }
+
+        return definition with { Eos = eos, Pad = pad, AddedTokens = added, ConfigFile = tokenizerConfig };
+
+        string? Named(string field)
+        {
+            JsonNode? value = tokenizerConfig[field] ?? map[field];
+            string? name = Text(value) ?? Text((value as JsonObject)?["content"]);
+            return name is not null && ids.ContainsKey(name) ? name : null;
+        }
+
+        string? ById(string field)
+        {
+            JsonNode? value = config[field] is JsonArray { Count: > 0 } several ? several[0] : config[field];
+            int? id = Number(value);
+            return id is null ? null : ids.Where(t => t.Value == id).Select(t => t.Key).FirstOrDefault();
+        }
+    }
+
+    private static (PreTokenizer PreTokenizer, bool AddPrefixSpace) ReadPreTokenizer(JsonNode? node, string file)
+    {
+        JsonNode?[] steps = node is null ? [] : Text(node["type"]) == "Sequence" ? [.. node["pretokenizers"] as JsonArray ?? []] : [node];
+        PreTokenizer? found = null;
+        bool prefix = false, byteLevel = false;
+        foreach (JsonNode? step in steps)
+        {
+            switch (Text(step?["type"]))
+            {
+                case "ByteLevel":
+                    byteLevel = true;
+                    prefix = step!["add_prefix_space"] is JsonValue p && p.TryGetValue(out bool adds) && adds;
+                    bool ownPattern = step["use_regex"] is not JsonValue r || !r.TryGetValue(out bool uses) || uses;
+                    if (ownPattern && found is null) found = PreTokenizer.Gpt2;
+                    else if (ownPattern) throw new ModelFormatException(file, "a pre-tokenizer with two patterns is not supported.");
+                    break;
+                case "Split" when Text(step!["pattern"]?["Regex"]) is { } pattern && found is null && Text(step["behavior"]) == "Isolated":
+                    found = PreTokenizer.For(pattern)
+                        ?? throw new ModelFormatException(file, $"the pre-tokenizer pattern {pattern} is none of those supported (GPT-2, Llama 3, Qwen2).");
+                    break;
+                case { } other:
+                    throw new ModelFormatException(file, $"a pre-tokenizer of type '{other}' in this place is not supported.");
+            }
+        }
+
+        if (!byteLevel || found is null)
+            throw new ModelFormatException(file, "the pre-tokenizer is not byte-level; byte-level BPE is what is supported.");
+        return (found, prefix);
+    }
+
+    private static bool ReadNormaliser(JsonNode? node, string file)
+    {
+        switch (Text(node?["type"]))
+        {
+            case null: return false;
+            case "NFC": return true;
+            case "Sequence" when node!["normalizers"] is JsonArray { Count: 0 }: return false;
+            case { } other: throw new ModelFormatException(file, $"a normaliser of type '{other}' is not supported.");
+        }
+    }
+
+    private static JsonObject PreTokenizerJson(BpeDefinition definition)
+    {
+        if (definition.PreTokenizer == PreTokenizer.Gpt2) return ByteLevel(definition.AddPrefixSpace, useRegex: true);
+        return new JsonObject
+        {
+            ["type"] = "Sequence",
+            ["pretokenizers"] = new JsonArray(
+                new JsonObject
+                {
+                    ["type"] = "Split",
+                    ["pattern"] = new JsonObject { ["Regex"] = definition.PreTokenizer.Pattern },
+                    ["behavior"] = "Isolated",
+                    ["invert"] = false,
+                },
+                ByteLevel(definition.AddPrefixSpace, useRegex: false)),
+        };
+    }
+
+    private static JsonObject ByteLevel(bool addPrefixSpace, bool useRegex) => new()
+    {
+        ["type"] = "ByteLevel",
+        ["add_prefix_space"] = addPrefixSpace,
+        ["trim_offsets"] = true,
+        ["use_regex"] = useRegex,
+    };
+
+    private static Dictionary<string, int> ReadVocabulary(JsonNode? node, string file)
+    {
+        if (node is not JsonObject entries) throw new ModelFormatException(file, "the vocabulary is missing.");
+        var vocabulary = new Dictionary<string, int>(entries.Count);
+        foreach ((string token, JsonNode? id) in entries)
+        {
+            vocabulary[token] = Number(id) is { } number and >= 0
+                ? number
+                : throw new ModelFormatException(file, $"token '{token}' has no id.");
+        }
+
+        return vocabulary.Count > 0 ? vocabulary : throw new ModelFormatException(file, "the vocabulary is empty.");
+    }
+
+    private static JsonObject ReadIfPresent(string directory, string name)
+    {
+        string file = Path.Combine(directory, name);
+        return File.Exists(file) ? ReadObject(file) : [];
+    }
+
+    private static JsonObject ReadObject(string file)
+    {
+        try
+        {
+            return JsonNode.Parse(File.ReadAllText(file)) as JsonObject ?? throw new ModelFormatException(file, "not a JSON object.");
+        }
+        catch (JsonException e)
+        {
+            throw new ModelFormatException(file, $"not valid JSON: {e.Message}", e);
+        }
+    }
+
+    private static string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue(out string? text) ? text : null;
+
+    private static int? Number(JsonNode? node) => node is JsonValue value && value.TryGetValue(out int number) ? number : null;
+}

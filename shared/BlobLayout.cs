@@ -5,6 +5,7 @@ namespace Rlhf;
 /// <code>
 /// inputs/{sha256}/{name}                                  uploads: data files, base models
 /// runs/{runId}/run.json                                   the spec; its creation is the start of the run
+/// runs/{runId}/control.json                         CAS   what people last asked for: run, pause, cancel
 /// runs/{runId}/data/...                                   normalised rows, validation report
 /// runs/{runId}/report.json, report.html
 /// runs/{runId}/stages/{stage}/job.json              CAS   the only authority over a stage's job
@@ -26,6 +27,8 @@ public static class BlobLayout
     public static string Run(string runId) => $"runs/{runId}/";
 
     public static string RunDocument(string runId) => $"runs/{runId}/run.json";
+
+    public static string Control(string runId) => $"runs/{runId}/control.json";
 
     public static string Data(string runId, string name) => $"runs/{runId}/data/{name}";
 

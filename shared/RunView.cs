@@ -1,9 +1,16 @@
+using Rlhf.Jobs;
 using Rlhf.Spec;
 
 namespace Rlhf;
 
 /// <summary><c>run.json</c>: the run as it was asked for. Creating this blob is what makes a start unique.</summary>
 public sealed record RunDocument(string RunId, RunSpec Spec, string SpecSha256, DateTimeOffset CreatedUtc);
+
+/// <summary>
+/// <c>control.json</c>: what people last asked of the run; there is none before they ask. Whoever is about to start or watch a job reads
+/// it, so that a request is never lost between two jobs. A cancel is never taken back.
+/// </summary>
+public sealed record RunControl(DesiredState Desired);
 
 /// <summary>The states of a run as the API names them.</summary>
 public static class RunStates

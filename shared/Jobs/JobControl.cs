@@ -136,11 +136,24 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
     /// <summary>Ends a job that was asked to stop and did not answer: from now on its attempt can publish nothing.</summary>
     public async Task CancelUnresponsiveAsync(string runId, string stage, CancellationToken cancellation)
     {
+        JobDocument? before = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation);
+        double seconds = before is null ? 0 : await AttemptSecondsAsync(runId, stage, before.Fence, cancellation);
         JobDocument? job = await blobs.UpdateJsonAsync<JobDocument>(
             BlobLayout.Job(runId, stage),
             present => present is null or { State: JobState.Succeeded or JobState.Cancelled }
                 ? present
-                : present with { Fence = present.Fence + 1, State = JobState.Cancelled, AttemptId = null },
+                : present with
+                {
+                    Fence = present.Fence + 1,
+                    State = JobState.Cancelled,
+                    AttemptId = null,
+                    Result = null,
+                    History =
+                    [
+                        .. present.History,
+                        new AttemptRecord(present.Fence, present.AttemptId, "unresponsive", "It was asked to stop and did not answer.", present.Result?.Seconds ?? seconds),
+                    ],
+                },
             cancellation);
         if (job is { State: JobState.Cancelled })
             await SealHeadAsync(runId, stage, job.Fence, cancellation);

@@ -128,6 +128,9 @@ public sealed record DataReport
     /// <summary>Rows that occurred more than once and were kept once, by data set.</summary>
     public required IReadOnlyDictionary<string, int> Duplicates { get; init; }
 
+    /// <summary>Rows removed from training because their prompt is kept for test or evaluation, by data set.</summary>
+    public IReadOnlyDictionary<string, int> HeldOut { get; init; } = new Dictionary<string, int>();
+
     /// <summary>Histograms of lengths in words: data set, then upper edge of the bin, then rows.</summary>
     public required IReadOnlyDictionary<string, IReadOnlyDictionary<string, int>> Lengths { get; init; }
 }

@@ -43,7 +43,7 @@ public sealed record DatasetRef(string Path, string Sha256, int Rows);
 /// <summary>The data sets that the data stage makes, by the names that jobs ask for.</summary>
 public static class DatasetNames
 {
-    /// <summary>Pretraining text. Splits: train, validation.</summary>
+    /// <summary>Pretraining text: documents, or dialogues to be rendered by the chat template. Splits: train, validation.</summary>
     public const string Text = "text";
 
     /// <summary>Demonstrations for SFT. Splits: train, validation.</summary>

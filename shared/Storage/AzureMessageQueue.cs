@@ -8,7 +8,19 @@ namespace Rlhf.Storage;
 public sealed class AzureMessageQueue(QueueClient queue) : IMessageQueue
 {
     /// <inheritdoc/>
-    public Task SendAsync(string text, CancellationToken cancellation) => queue.SendMessageAsync(text, cancellation);
+    public async Task SendAsync(string text, CancellationToken cancellation)
+    {
+        try
+        {
+            await queue.SendMessageAsync(text, cancellation);
+        }
+        catch (RequestFailedException e) when (e.ErrorCode == QueueErrorCode.QueueNotFound)
+        {
+            // The first message to a kind of machine: its name comes from the spec, so nobody could create the queue before.
+            await queue.CreateIfNotExistsAsync(cancellationToken: cancellation);
+            await queue.SendMessageAsync(text, cancellation);
+        }
+    }
 
     /// <inheritdoc/>
     public async Task<QueueDelivery?> ReceiveAsync(TimeSpan visibility, CancellationToken cancellation)

@@ -1,4 +1,6 @@
+using System.Security.Cryptography;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 
 namespace Rlhf.Rows;
 
@@ -32,6 +34,21 @@ public sealed record Row
 
     /// <summary>What a programmatic judge needs to score an answer. Never shown to a model in training.</summary>
     public JsonElement? Truth { get; init; }
+
+    /// <summary>
+    /// What rows are split by, so that no prompt is on both sides: the first 16 hexadecimal digits of the SHA-256 of the prompt;
+    /// of the text, for a text document.
+    /// </summary>
+    [JsonIgnore]
+    public string PromptKey => Prompt.Count > 0 ? IdOf(Prompt, []) : IdOf([], Completions);
+
+    /// <summary>The <see cref="Id"/> of a row that holds these turns and completions.</summary>
+    public static string IdOf(IReadOnlyList<Turn> prompt, IReadOnlyList<string> completions)
+    {
+        // As JSON, so that no text can pass for a border between two others.
+        byte[] content = JsonSerializer.SerializeToUtf8Bytes(new { prompt, completions }, RlhfJson.Compact);
+        return Convert.ToHexStringLower(SHA256.HashData(content))[..16];
+    }
 }
 
 /// <summary>A normalised data set in blob storage: JSON lines of <see cref="Row"/>.</summary>

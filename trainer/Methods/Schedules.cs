@@ -1,3 +1,5 @@
+using Rlhf.Spec;
+
 namespace Rlhf.Trainer.Methods;
 
 /// <summary>
@@ -22,6 +24,19 @@ public static class Schedules
 
     /// <summary>1 after the warm-up.</summary>
     public static double Constant(int step, int warmupSteps) => step < warmupSteps ? Warmup(step, warmupSteps) : 1;
+
+    /// <summary>The learning rate of a step of a stage.</summary>
+    public static double LearningRate(OptimizationSpec spec, int step, int totalSteps)
+    {
+        int warmupSteps = (int)Math.Round(spec.WarmupFraction * totalSteps);
+        double factor = spec.Schedule switch
+        {
+            ScheduleKind.Constant => Constant(step, warmupSteps),
+            ScheduleKind.Linear => Linear(step, warmupSteps, totalSteps, spec.FinalLearningRateFraction),
+            _ => Cosine(step, warmupSteps, totalSteps, spec.FinalLearningRateFraction),
+        };
+        return spec.LearningRate * factor;
+    }
 
     private static double Warmup(int step, int warmupSteps) => (double)step / warmupSteps;
 

@@ -36,9 +36,9 @@ public sealed class AdamW : IDisposable
 
     private static readonly Lazy<jit.CompilationUnit> Kernels = new(() => jit.compile(Source));
 
-    private readonly AdamWOptions _options;
-    private readonly List<Slot> _slots;
-    private readonly Tensor _stepTensor;
+    private readonly AdamWOptions options;
+    private readonly List<Slot> slots;
+    private readonly Tensor stepTensor;
 
     private sealed record Slot(string Name, Tensor Parameter, Tensor First, Tensor Second);
 
@@ -47,12 +47,12 @@ public sealed class AdamW : IDisposable
     /// <param name="options">The settings.</param>
     public AdamW(IEnumerable<(string Name, Tensor Parameter)> parameters, AdamWOptions options)
     {
-        _options = options;
+        this.options = options;
         using IDisposable _ = no_grad();
-        _slots = [.. parameters.Select(p => new Slot(
+        slots = [.. parameters.Select(p => new Slot(
             p.Name, p.Parameter, zeros_like(p.Parameter).DetachFromDisposeScope(), zeros_like(p.Parameter).DetachFromDisposeScope()))];
-        Device device = _slots.Count == 0 ? CPU : _slots[0].Parameter.device;
-        _stepTensor = zeros(1, dtype: ScalarType.Float32, device: device).DetachFromDisposeScope();
+        Device device = slots.Count == 0 ? CPU : slots[0].Parameter.device;
+        stepTensor = zeros(1, dtype: ScalarType.Float32, device: device).DetachFromDisposeScope();
     }
 
     /// <summary>Optimizer steps done.</summary>
@@ -69,15 +69,15 @@ public sealed class AdamW : IDisposable
     {
         using DisposeScope scope = NewDisposeScope();
         using IDisposable _ = no_grad();
-        Tensor[] gradients = [.. _slots.Select(slot => slot.Parameter.grad ?? throw new InvalidOperationException(
+        Tensor[] gradients = [.. slots.Select(slot => slot.Parameter.grad ?? throw new InvalidOperationException(
             $"parameter '{slot.Name}' has no gradient; leave it out of the optimizer or use it in the loss"))];
 
         double norm = ((Tensor)Kernels.Value.invoke("clip", gradients, maxGradientNorm)).ToDouble();
         if (double.IsFinite(norm))
         {
             Steps++;
-            _stepTensor.fill_(Steps);
-            Update(gradients, learningRate, slot => slot.Parameter.dim() >= 2, _options.WeightDecay);
+            stepTensor.fill_(Steps);
+            Update(gradients, learningRate, slot => slot.Parameter.dim() >= 2, options.WeightDecay);
             Update(gradients, learningRate, slot => slot.Parameter.dim() < 2, 0);
         }
 
@@ -88,14 +88,14 @@ public sealed class AdamW : IDisposable
     /// <summary>Drops all gradients.</summary>
     public void ClearGradients()
     {
-        foreach (Slot slot in _slots)
+        foreach (Slot slot in slots)
             slot.Parameter.grad = null;
     }
 
     /// <summary>The moments: "{parameter}.m" and "{parameter}.v" for each parameter. The tensors are the live ones; together with
     /// <see cref="Steps"/> they are the whole state.</summary>
     public IReadOnlyList<(string Name, Tensor Value)> State() =>
-        [.. _slots.SelectMany(slot => new[] { (slot.Name + ".m", slot.First), (slot.Name + ".v", slot.Second) })];
+        [.. slots.SelectMany(slot => new[] { (slot.Name + ".m", slot.First), (slot.Name + ".v", slot.Second) })];
 
     /// <summary>Takes over moments and step count as <see cref="State"/> and <see cref="Steps"/> gave them, bit for bit.</summary>
     /// <exception cref="ArgumentException">A moment is missing or has another shape.</exception>
@@ -123,27 +123,27 @@ public sealed class AdamW : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        foreach (Slot slot in _slots)
+        foreach (Slot slot in slots)
         {
             slot.First.Dispose();
             slot.Second.Dispose();
         }
 
-        _stepTensor.Dispose();
+        stepTensor.Dispose();
     }
 
     private void Update(Tensor[] gradients, double learningRate, Func<Slot, bool> belongs, double weightDecay)
     {
-        int[] chosen = [.. Enumerable.Range(0, _slots.Count).Where(i => belongs(_slots[i]))];
+        int[] chosen = [.. Enumerable.Range(0, slots.Count).Where(i => belongs(slots[i]))];
         if (chosen.Length == 0)
             return;
         Kernels.Value.invoke(
             "step",
-            chosen.Select(i => _slots[i].Parameter).ToArray(),
+            chosen.Select(i => slots[i].Parameter).ToArray(),
             chosen.Select(i => gradients[i]).ToArray(),
-            chosen.Select(i => _slots[i].First).ToArray(),
-            chosen.Select(i => _slots[i].Second).ToArray(),
-            Enumerable.Repeat(_stepTensor, chosen.Length).ToArray(),
-            learningRate, _options.Beta1, _options.Beta2, _options.Epsilon, weightDecay);
+            chosen.Select(i => slots[i].First).ToArray(),
+            chosen.Select(i => slots[i].Second).ToArray(),
+            Enumerable.Repeat(stepTensor, chosen.Length).ToArray(),
+            learningRate, options.Beta1, options.Beta2, options.Epsilon, weightDecay);
     }
 }

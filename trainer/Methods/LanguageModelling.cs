@@ -1,0 +1,41 @@
+using Rlhf.Trainer.Models;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Rlhf.Trainer.Methods;
+
+/// <summary>Next-token prediction of completions: what pretraining, SFT and PPO-ptx have in common.</summary>
+internal static class LanguageModelling
+{
+    /// <summary>Input tokens a forward pass of a measurement takes at most, to bound its memory.</summary>
+    private const int TokensPerPass = 16_384;
+
+    /// <summary>The loss of a batch, with a gradient, and how many of its tokens were the likeliest ones.</summary>
+    public static (Tensor Loss, double Accuracy) Loss(Transformer model, TokenBatch batch)
+    {
+        Tensor logits = model.Logits(batch.Predictors(model.Hidden(batch.Ids)));
+        Tensor loss = -Losses.LogProbs(logits, batch.Targets).mean();
+        using IDisposable noGradient = no_grad();
+        return (loss, logits.argmax(-1).eq(batch.Targets).to(ScalarType.Float64).mean().ToDouble());
+    }
+
+    /// <summary>Mean loss in nats a token and token accuracy over rows, without gradient.</summary>
+    public static (double Loss, double Accuracy, long Tokens) Measure(
+        Transformer model, IReadOnlyList<(int[] Prompt, int[] Completion)> rows, int padId)
+    {
+        double loss = 0, correct = 0;
+        long tokens = 0;
+        using IDisposable noGradient = no_grad();
+        foreach (int[] pass in LengthSorted.Passes([.. rows.Select(row => row.Prompt.Length + row.Completion.Length)], TokensPerPass))
+        {
+            using DisposeScope scope = NewDisposeScope();
+            TokenBatch batch = TokenBatch.Of([.. pass.Select(i => rows[i])], padId, model.Device);
+            (Tensor passLoss, double accuracy) = Loss(model, batch);
+            loss += passLoss.ToDouble() * batch.Tokens;
+            correct += accuracy * batch.Tokens;
+            tokens += batch.Tokens;
+        }
+
+        return (loss / Math.Max(1, tokens), correct / Math.Max(1, tokens), tokens);
+    }
+}

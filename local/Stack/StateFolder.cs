@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 
 namespace Rlhf.Local.Stack;
 
@@ -166,6 +167,7 @@ internal sealed class StateFolder : IDisposable
 internal sealed record StoragePorts(int Blob, int Queue, int Table)
 {
     /// <summary>What names this Azurite to the storage SDK; account and key are the emulator's published ones.</summary>
+    [JsonIgnore]
     public string ConnectionString =>
         "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
         + "AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"

@@ -13,7 +13,7 @@ public static class CasDocument
         where T : class
     {
         StoredBlob? blob = await blobs.ReadAsync(path, cancellation);
-        return blob is null ? null : Parse<T>(path, blob);
+        return blob is null ? null : Parse<T>(path, blob.Content);
     }
 
     /// <summary>
@@ -32,7 +32,7 @@ public static class CasDocument
         while (true)
         {
             StoredBlob? blob = await blobs.ReadAsync(path, cancellation);
-            T? present = blob is null ? null : Parse<T>(path, blob);
+            T? present = blob is null ? null : Parse<T>(path, blob.Content);
             T? next = change(present);
             if (next is null || ReferenceEquals(next, present))
                 return present;
@@ -52,11 +52,13 @@ public static class CasDocument
     /// <summary>Lower-case hexadecimal SHA-256.</summary>
     public static string Sha256(BinaryData content) => Convert.ToHexStringLower(SHA256.HashData(content));
 
-    private static T Parse<T>(string path, StoredBlob blob)
+    /// <summary>The document in a blob's bytes.</summary>
+    /// <exception cref="CorruptBlobException">They are no such document.</exception>
+    public static T Parse<T>(string path, BinaryData content)
     {
         try
         {
-            return blob.Content.ToObjectFromJson<T>(RlhfJson.Compact) ?? throw new CorruptBlobException(path, "it holds null");
+            return content.ToObjectFromJson<T>(RlhfJson.Compact) ?? throw new CorruptBlobException(path, "it holds null");
         }
         catch (JsonException e)
         {

@@ -3,8 +3,8 @@ using Rlhf.Storage;
 namespace Rlhf.Jobs;
 
 /// <summary>The attempt's fence is no longer the job's: another attempt took over, or the job was ended. Stop without a trace.</summary>
-public sealed class FencedException(string runId, string stage, int fence)
-    : Exception($"Run '{runId}', stage '{stage}': the attempt with fence {fence} has been superseded and stops.");
+public sealed class FencedException(string runId, string stage, int fence, Exception? inner = null)
+    : Exception($"Run '{runId}', stage '{stage}': the attempt with fence {fence} has been superseded and stops.", inner);
 
 /// <summary>
 /// The trainer's half of the job protocol: one claimed attempt. Everything it writes lies below its own path; it becomes visible

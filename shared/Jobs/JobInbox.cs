@@ -13,6 +13,8 @@ public sealed class JobInbox(IBlobStore blobs, IMessageQueue jobs, IMessageQueue
     /// Takes one message. Returns the claimed attempt, or null when the queue was empty or the message asked for nothing.
     /// A message that cannot be read, or failed five times, goes to the poison queue with its reason.
     /// </summary>
+    /// <param name="cancellation">Cancels the wait for a message. Once there is one it is seen through: half a claim would leave a
+    /// running job that nobody works on.</param>
     public async Task<JobAttempt?> TryTakeAsync(CancellationToken cancellation)
     {
         if (await jobs.ReceiveAsync(ClaimTime, cancellation) is not { } delivery)
@@ -22,13 +24,13 @@ public sealed class JobInbox(IBlobStore blobs, IMessageQueue jobs, IMessageQueue
         if (message is null || delivery.Deliveries > MaxDeliveries)
         {
             fault ??= $"it was delivered {delivery.Deliveries} times without a claim";
-            await poison.SendAsync(JsonSerializer.Serialize(new { reason = fault, message = delivery.Text }, RlhfJson.Compact), cancellation);
-            await jobs.DeleteAsync(delivery, cancellation);
+            await poison.SendAsync(JsonSerializer.Serialize(new { reason = fault, message = delivery.Text }, RlhfJson.Compact), CancellationToken.None);
+            await jobs.DeleteAsync(delivery, CancellationToken.None);
             return null;
         }
 
-        JobAttempt? attempt = await JobAttempt.TryClaimAsync(blobs, message, Guid.CreateVersion7().ToString("N"), cancellation);
-        await jobs.DeleteAsync(delivery, cancellation);
+        JobAttempt? attempt = await JobAttempt.TryClaimAsync(blobs, message, Guid.CreateVersion7().ToString("N"), CancellationToken.None);
+        await jobs.DeleteAsync(delivery, CancellationToken.None);
         return attempt;
     }
 

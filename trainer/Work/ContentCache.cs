@@ -1,0 +1,95 @@
+using System.Security.Cryptography;
+using Rlhf.Jobs;
+using Rlhf.Storage;
+
+namespace Rlhf.Trainer.Work;
+
+/// <summary>
+/// Local copies of blobs, by content: what is in the cache has been verified against its SHA-256, and a model that several jobs use
+/// travels once.
+/// </summary>
+public sealed class ContentCache(IBlobStore blobs, Patience patience, string directory)
+{
+    /// <summary>A local file with the content; it must not be changed.</summary>
+    /// <exception cref="CorruptBlobException">The blob is missing or has other bytes.</exception>
+    public async Task<string> FileAsync(string blob, string sha256, CancellationToken cancellation)
+    {
+        string path = Path.Combine(directory, "files", sha256);
+        if (File.Exists(path) && await Sha256OfAsync(path, cancellation) == sha256)
+            return path;
+        await DownloadAsync(blob, path, sha256, cancellation);
+        return path;
+    }
+
+    /// <summary>A local Hugging Face folder; it must not be changed.</summary>
+    /// <exception cref="CorruptBlobException">The manifest or a file is missing or has other bytes.</exception>
+    public async Task<string> FolderAsync(ModelRef model, CancellationToken cancellation)
+    {
+        string sum = model.Manifest[(model.Manifest.LastIndexOf('/') + 1)..];
+        string manifestFile = await FileAsync(model.Manifest, sum, cancellation);
+        FolderManifest manifest = CasDocument.Parse<FolderManifest>(model.Manifest, BinaryData.FromBytes(await File.ReadAllBytesAsync(manifestFile, cancellation)));
+        if (manifest.Files.FirstOrDefault(file => file.Name == ModelExport.WeightsFile) is { } weights && weights.Sha256 != model.Sha256)
+            throw new CorruptBlobException(model.Manifest, $"its {ModelExport.WeightsFile} is not the one that the job names");
+
+        string folder = Path.Combine(directory, "folders", sum);
+        foreach (ContentFile file in manifest.Files)
+        {
+            string path = Path.Combine(folder, CheckedName(model.Manifest, file.Name));
+            if (!File.Exists(path) || await Sha256OfAsync(path, cancellation) != file.Sha256)
+                await DownloadAsync(BlobLayout.Content(file.Sha256), path, file.Sha256, cancellation);
+        }
+
+        return folder;
+    }
+
+    /// <summary>Copies a blob to a local file that appears under its name only when its sum is right.</summary>
+    /// <exception cref="CorruptBlobException">The blob is missing or has other bytes.</exception>
+    public async Task DownloadAsync(string blob, string path, string sha256, CancellationToken cancellation)
+    {
+        Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+        string temporary = $"{path}.{Guid.NewGuid():N}.tmp";
+        try
+        {
+            string found = await patience.RetryAsync(blob, token => CopyAsync(blob, temporary, token), cancellation);
+            if (found != sha256)
+                throw new CorruptBlobException(blob, $"its SHA-256 is {found}, expected {sha256}");
+            File.Move(temporary, path, overwrite: true);
+        }
+        catch (FileNotFoundException)
+        {
+            throw new CorruptBlobException(blob, "it is missing");
+        }
+        finally
+        {
+            File.Delete(temporary);
+        }
+    }
+
+    /// <summary>Lower-case hexadecimal SHA-256 of a file.</summary>
+    public static async Task<string> Sha256OfAsync(string path, CancellationToken cancellation)
+    {
+        await using FileStream stream = File.OpenRead(path);
+        return Convert.ToHexStringLower(await SHA256.HashDataAsync(stream, cancellation));
+    }
+
+    private async Task<string> CopyAsync(string blob, string path, CancellationToken cancellation)
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        await using Stream source = await blobs.OpenReadAsync(blob, cancellation);
+        await using FileStream target = File.Create(path);
+        byte[] buffer = new byte[1 << 20];
+        for (int read; (read = await source.ReadAsync(buffer, cancellation)) > 0;)
+        {
+            hash.AppendData(buffer, 0, read);
+            await target.WriteAsync(buffer.AsMemory(0, read), cancellation);
+        }
+
+        return Convert.ToHexStringLower(hash.GetHashAndReset());
+    }
+
+    /// <summary>A manifest must not reach outside its folder.</summary>
+    private static string CheckedName(string manifest, string name) =>
+        name.Length > 0 && name == Path.GetFileName(name) && name is not ("." or "..")
+            ? name
+            : throw new CorruptBlobException(manifest, $"it names the file '{name}'");
+}

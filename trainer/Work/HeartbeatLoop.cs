@@ -1,0 +1,123 @@
+using Rlhf.Jobs;
+
+namespace Rlhf.Trainer.Work;
+
+/// <summary>
+/// Beats beside the training loop: tells the orchestrator how far it is, appends the metric rows, and learns within one tick whether the
+/// attempt is to go on. What it learns is acted on by the training loop, after the current step.
+/// </summary>
+internal sealed class HeartbeatLoop : IAsyncDisposable
+{
+    private readonly JobAttempt _attempt;
+    private readonly AttemptProgress _progress;
+    private readonly PeriodicTimer _timer = new(TimeSpan.FromSeconds(1));
+    private readonly WorkerLog _log;
+    private readonly CancellationTokenSource _stopping;
+    private readonly SemaphoreSlim _appending = new(1);
+    private readonly CancellationToken _cancellation;
+    private readonly Task _loop;
+    private double _nextAppendSeconds;
+    private volatile FencedException? _fenced;
+    private int _desired;
+
+    private HeartbeatLoop(JobAttempt attempt, AttemptProgress progress, WorkerLog log, CancellationToken cancellation)
+    {
+        _attempt = attempt;
+        _progress = progress;
+        _log = log;
+        _cancellation = cancellation;
+        _stopping = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        _loop = Task.Run(RunAsync, CancellationToken.None);
+    }
+
+    /// <summary>Starts to beat; the first beat goes out at once.</summary>
+    public static HeartbeatLoop Start(JobAttempt attempt, AttemptProgress progress, WorkerLog log, CancellationToken cancellation) =>
+        new(attempt, progress, log, cancellation);
+
+    /// <summary>The time between two beats; a second until it is set.</summary>
+    public TimeSpan Interval
+    {
+        set => _timer.Period = value;
+    }
+
+    /// <summary>What the orchestrator wanted at the last beat.</summary>
+    public DesiredState Desired => (DesiredState)Volatile.Read(ref _desired);
+
+    /// <summary>Throws once the job is known to have gone on without this attempt.</summary>
+    /// <exception cref="FencedException">It has.</exception>
+    public void ThrowIfFenced()
+    {
+        if (_fenced is { } fenced)
+            throw new FencedException(_attempt.RunId, _attempt.Stage, _attempt.Fence, fenced);
+    }
+
+    /// <summary>Appends the metric rows that have not been appended yet.</summary>
+    public async Task FlushMetricsAsync(CancellationToken cancellation)
+    {
+        await _appending.WaitAsync(cancellation);
+        try
+        {
+            IReadOnlyList<MetricRow> rows = _progress.TakeRows();
+            if (rows.Count == 0)
+                return;
+            // An append blob holds 50,000 blocks, so the pause between appends grows with the attempt's age.
+            _nextAppendSeconds = _progress.Seconds * 1.001;
+            using var lines = new MemoryStream();
+            foreach (MetricRow row in rows)
+            {
+                lines.Write(CasDocument.Serialize(row).ToMemory().Span);
+                lines.WriteByte((byte)'\n');
+            }
+
+            await _attempt.AppendMetricsAsync(BinaryData.FromBytes(lines.ToArray()), cancellation);
+        }
+        finally
+        {
+            _appending.Release();
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _stopping.CancelAsync();
+        await _loop;
+        _timer.Dispose();
+        _stopping.Dispose();
+        _appending.Dispose();
+    }
+
+    private async Task RunAsync()
+    {
+        try
+        {
+            long sequence = 0;
+            do
+                await BeatAsync(sequence++);
+            while (_fenced is null && await _timer.WaitForNextTickAsync(_stopping.Token));
+        }
+        catch (OperationCanceledException) when (_stopping.IsCancellationRequested)
+        {
+            // The attempt is over.
+        }
+    }
+
+    private async Task BeatAsync(long sequence)
+    {
+        try
+        {
+            DesiredState desired = await _attempt.BeatAsync(_progress.Beat(_attempt, sequence), _stopping.Token);
+            Volatile.Write(ref _desired, (int)desired);
+            if (_progress.Seconds >= _nextAppendSeconds)
+                await FlushMetricsAsync(_cancellation);
+        }
+        catch (FencedException e)
+        {
+            _fenced = e;
+        }
+        catch (Exception e) when (!_stopping.IsCancellationRequested)
+        {
+            // Whatever else a beat meets (storage that refuses, a damaged job.json) is the orchestrator's to judge: it sees the silence.
+            _log.Line($"{_attempt.RunId}/{_attempt.Stage}#{_attempt.Fence} heartbeat failed: {e.Message.Split('\n')[0]}");
+        }
+    }
+}

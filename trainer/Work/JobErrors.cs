@@ -1,0 +1,51 @@
+using System.Runtime.InteropServices;
+using Rlhf.Jobs;
+using Rlhf.Trainer.Data;
+using Rlhf.Trainer.Methods;
+using Rlhf.Trainer.Models;
+
+namespace Rlhf.Trainer.Work;
+
+/// <summary>What an exception means for the run: its kind, which has a budget of its own, and what a person can do.</summary>
+internal static class JobErrors
+{
+    private const int NoSpaceLeft = 28; // ENOSPC
+
+    /// <summary>Longer texts do not belong into an orchestration's history.</summary>
+    private const int LongestMessage = 2000;
+
+    public static JobError Describe(Exception e, JobAttempt attempt)
+    {
+        (JobErrorKind kind, string remedy) = e switch
+        {
+            JobInputException input => (JobErrorKind.Input, input.Remedy),
+            ModelFormatException => (JobErrorKind.Input, "Give a model folder in Hugging Face's format that this trainer supports."),
+            CheckpointMismatchException => (JobErrorKind.Input,
+                "The stage's checkpoint was written by another version of the trainer or for another spec. Start a new run under a new runId."),
+            CorruptBlobException => (JobErrorKind.Input,
+                "A stored input is damaged. Restore the blob, or start a new run so that it is made again."),
+            DivergedException => (JobErrorKind.Diverged,
+                "Lower the stage's learningRate or raise its warmupFraction; look at grad_norm in the stage's metrics."),
+            _ when IsOutOfMemory(e) => (JobErrorKind.OutOfMemory,
+                "Lower the stage's batchSize (PPO: minibatchSize, episodes), the token limits, or take a larger machine."),
+            _ when IsDiskFull(e) => (JobErrorKind.DiskFull,
+                "Free space in the trainer's cache folder (RLHF_CACHE), or give the machine a larger disk."),
+            _ => (JobErrorKind.Internal, "Look at the trainer's log around this time; if it repeats, report it with the run's spec."),
+        };
+        string where = $"Run '{attempt.RunId}', stage '{attempt.Stage}', attempt {attempt.Fence}";
+        string what = kind == JobErrorKind.Internal ? $"{e.GetType().Name}: {e.Message}" : e.Message;
+        string message = $"{where}: {what}";
+        return new JobError(kind, message.Length <= LongestMessage ? message : message[..LongestMessage] + " ...", remedy);
+    }
+
+    private static bool IsOutOfMemory(Exception e) =>
+        e is OutOfMemoryException
+        // libtorch reports both its allocators' failures as a plain C++ error.
+        || (e is ExternalException or InvalidOperationException
+            && (e.Message.Contains("out of memory", StringComparison.OrdinalIgnoreCase)
+                || e.Message.Contains("not enough memory", StringComparison.OrdinalIgnoreCase)
+                || e.Message.Contains("can't allocate memory", StringComparison.OrdinalIgnoreCase)));
+
+    private static bool IsDiskFull(Exception e) =>
+        e is IOException io && ((io.HResult & 0xFFFF) == NoSpaceLeft || io.Message.Contains("No space left", StringComparison.OrdinalIgnoreCase));
+}

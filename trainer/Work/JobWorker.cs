@@ -1,0 +1,154 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Azure;
+using Azure.Identity;
+using Rlhf.Jobs;
+using Rlhf.Storage;
+using Rlhf.Trainer.Native;
+
+namespace Rlhf.Trainer.Work;
+
+/// <summary>
+/// The trainer's main loop: takes jobs from the queue of its kind of machine and runs them one after the other. What a job came to is
+/// in its <c>job.json</c>; the process only says whether it could work at all.
+/// </summary>
+public sealed class JobWorker
+{
+    /// <summary>Ended as it was asked to: idle, enough jobs, or SIGTERM with the job put aside.</summary>
+    public const int ExitDone = 0;
+
+    /// <summary>The settings or the installation are unusable; a message on stderr says how.</summary>
+    public const int ExitUnusable = 2;
+
+    /// <summary>The time after SIGTERM was over before the current step ended: the job goes on from its last checkpoint.</summary>
+    public const int ExitGraceOver = 3;
+
+    private static readonly TimeSpan ShortestPoll = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan LongestPoll = TimeSpan.FromSeconds(1);
+
+    private readonly WorkerSettings _settings;
+    private readonly WorkerLog _log;
+    private readonly IBlobStore _blobs;
+    private readonly PatientMessageQueue _events;
+    private readonly JobInbox _inbox;
+
+    private JobWorker(StorageAccount account, WorkerSettings settings, WorkerLog log)
+    {
+        _settings = settings;
+        _log = log;
+        var patience = new Patience(log);
+        _blobs = new PatientBlobStore(account.Blobs, patience);
+        _events = Queue(StorageAccount.EventsQueue);
+        _inbox = new JobInbox(_blobs, Queue(StorageAccount.JobQueue(settings.Machine)), Queue(StorageAccount.PoisonQueue));
+
+        PatientMessageQueue Queue(string name) => new(name, account.Queue(name), patience);
+    }
+
+    /// <summary>The <c>work</c> command: settings from the environment, runs until idle, done or stopped by a signal.</summary>
+    /// <returns>The process's exit code: one of the constants of this class.</returns>
+    public static async Task<int> RunAsync()
+    {
+        try
+        {
+            TorchNative.Require();
+            WorkerSettings settings = WorkerSettings.From(Environment.GetEnvironmentVariable);
+            StorageAccount account = StorageAccount.FromSettings(Environment.GetEnvironmentVariable);
+            return await RunAsync(account, settings, new WorkerLog(Console.Out));
+        }
+        catch (Exception e) when (e is TorchNativeException or FormatException or InvalidOperationException
+            or RequestFailedException or CredentialUnavailableException)
+        {
+            await Console.Error.WriteLineAsync($"The trainer cannot work: {e.Message.Split('\n')[0]}");
+            return ExitUnusable;
+        }
+    }
+
+    private static async Task<int> RunAsync(StorageAccount account, WorkerSettings settings, WorkerLog log)
+    {
+        using var preempted = new CancellationTokenSource();
+        using var graceOver = new CancellationTokenSource();
+        using PosixSignalRegistration terminated = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
+        using PosixSignalRegistration interrupted = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
+        var worker = new JobWorker(account, settings, log);
+        string[] queues = [StorageAccount.JobQueue(settings.Machine), StorageAccount.PoisonQueue, StorageAccount.EventsQueue];
+        try
+        {
+            await new Patience(log).RetryAsync("storage account", token => account.EnsureCreatedAsync(queues, token), preempted.Token);
+            await worker.WorkAsync(preempted.Token, graceOver.Token);
+            return ExitDone;
+        }
+        catch (OperationCanceledException) when (graceOver.IsCancellationRequested)
+        {
+            log.Line("the time to stop is over; the job goes on from its last checkpoint");
+            return ExitGraceOver;
+        }
+        catch (OperationCanceledException) when (preempted.IsCancellationRequested)
+        {
+            return ExitDone;
+        }
+
+        void Stop(PosixSignalContext signal)
+        {
+            signal.Cancel = true;
+            if (preempted.IsCancellationRequested)
+                return;
+            log.Line($"{signal.Signal}: stopping after the current step, within {settings.Grace.TotalSeconds:0} s");
+            graceOver.CancelAfter(settings.Grace);
+            preempted.Cancel();
+        }
+    }
+
+    private async Task WorkAsync(CancellationToken preempted, CancellationToken graceOver)
+    {
+        _log.Line($"waiting for jobs on {StorageAccount.JobQueue(_settings.Machine)}");
+        var cache = new ContentCache(_blobs, new Patience(_log), _settings.CacheDirectory);
+        var runner = new StageRunner(_blobs, cache, _log, Path.Combine(_settings.CacheDirectory, "scratch"));
+        var idle = Stopwatch.StartNew();
+        TimeSpan poll = ShortestPoll;
+        for (int jobs = 0; jobs < (_settings.MaxJobs ?? int.MaxValue);)
+        {
+            preempted.ThrowIfCancellationRequested();
+            if (await TakeAsync(preempted).WaitAsync(graceOver) is { } attempt)
+            {
+                // A step cannot be interrupted from outside: when the time is over, the process ends in the middle of it.
+                if (await runner.RunAsync(attempt, preempted, graceOver).WaitAsync(graceOver) is { } state)
+                    await TellAsync(attempt, state, graceOver);
+                jobs++;
+                idle.Restart();
+                poll = ShortestPoll;
+            }
+            else if (idle.Elapsed >= _settings.ExitWhenIdle)
+            {
+                _log.Line($"no job came for {_settings.ExitWhenIdle.Value.TotalSeconds:0} s");
+                return;
+            }
+            else
+            {
+                await Task.Delay(poll, preempted);
+                poll = poll * 1.5 < LongestPoll ? poll * 1.5 : LongestPoll;
+            }
+        }
+    }
+
+    /// <summary>The next attempt, or null. A damaged job document never ends the worker.</summary>
+    private async Task<JobAttempt?> TakeAsync(CancellationToken preempted)
+    {
+        try
+        {
+            return await _inbox.TryTakeAsync(preempted);
+        }
+        catch (CorruptBlobException e)
+        {
+            // The message comes back until it counts as poison and is set aside with its reason.
+            _log.Line($"cannot claim: {e.Message}");
+            return null;
+        }
+    }
+
+    /// <summary>Hints to the orchestrator that the job has ended. It polls anyway, so a lost hint costs a few seconds.</summary>
+    private async Task TellAsync(JobAttempt attempt, JobState state, CancellationToken cancellation)
+    {
+        var hint = new JobEvent(attempt.RunId, attempt.Stage, attempt.Fence, state);
+        await _events.SendAsync(CasDocument.Serialize(hint).ToString(), cancellation);
+    }
+}

@@ -1,0 +1,116 @@
+using System.Net.Sockets;
+using Azure;
+using Azure.Identity;
+using Rlhf.Storage;
+
+namespace Rlhf.Trainer.Work;
+
+/// <summary>
+/// Waits for storage that is away: an outage must never end hours of training. Only faults that pass by themselves are waited for;
+/// a missing permission or a bad request is reported at once.
+/// </summary>
+public sealed class Patience(WorkerLog log)
+{
+    private static readonly TimeSpan FirstPause = TimeSpan.FromSeconds(0.5);
+    private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(15);
+
+    /// <summary>Repeats the operation until storage answers or the token is cancelled.</summary>
+    public async Task<T> RetryAsync<T>(string what, Func<CancellationToken, Task<T>> operation, CancellationToken cancellation)
+    {
+        for (TimeSpan pause = FirstPause; ; pause = pause * 2 > LongestPause ? LongestPause : pause * 2)
+        {
+            try
+            {
+                return await operation(cancellation);
+            }
+            catch (Exception e) when (IsPassing(e) && !cancellation.IsCancellationRequested)
+            {
+                log.Line($"storage does not answer ({what}: {FirstLine(e)}); next try in {pause.TotalSeconds:0.#} s");
+                await Task.Delay(pause, cancellation);
+            }
+        }
+    }
+
+    /// <summary>Repeats the operation until storage answers or the token is cancelled.</summary>
+    public Task RetryAsync(string what, Func<CancellationToken, Task> operation, CancellationToken cancellation) =>
+        RetryAsync(
+            what,
+            async token =>
+            {
+                await operation(token);
+                return true;
+            },
+            cancellation);
+
+    /// <summary>True for faults of network and service; false where another try would fail alike.</summary>
+    internal static bool IsPassing(Exception e) => e switch
+    {
+        RequestFailedException { Status: 0 or 408 or 429 or >= 500 } => true,
+        RequestFailedException => false,
+        CredentialUnavailableException => false,
+        AuthenticationFailedException => true,
+        AggregateException many => many.InnerExceptions.All(IsPassing),
+        HttpRequestException or SocketException => true,
+        OperationCanceledException => true, // a network time limit; the caller's own cancellation is told apart by its token
+        IOException { InnerException: SocketException or HttpRequestException } => true,
+        HttpIOException => true,
+        _ => false,
+    };
+
+    private static string FirstLine(Exception e) => (e is AggregateException { InnerException: { } inner } ? inner : e).Message.Split('\n')[0].Trim();
+}
+
+/// <summary>A blob store that is waited for.</summary>
+public sealed class PatientBlobStore(IBlobStore inner, Patience patience) : IBlobStore
+{
+    public Task<StoredBlob?> ReadAsync(string path, CancellationToken cancellation) =>
+        patience.RetryAsync(path, token => inner.ReadAsync(path, token), cancellation);
+
+    public Task<Stream> OpenReadAsync(string path, CancellationToken cancellation) =>
+        patience.RetryAsync(path, token => inner.OpenReadAsync(path, token), cancellation);
+
+    public Task<bool> TryCreateAsync(string path, BinaryData content, CancellationToken cancellation) =>
+        patience.RetryAsync(path, token => inner.TryCreateAsync(path, content, token), cancellation);
+
+    /// <inheritdoc/>
+    /// <remarks>The stream must be seekable: a second try starts where the first one did.</remarks>
+    public Task<bool> TryCreateAsync(string path, Stream content, CancellationToken cancellation)
+    {
+        long start = content.Position;
+        return patience.RetryAsync(
+            path,
+            token =>
+            {
+                content.Position = start;
+                return inner.TryCreateAsync(path, content, token);
+            },
+            cancellation);
+    }
+
+    public Task<bool> TryReplaceAsync(string path, BinaryData content, string etag, CancellationToken cancellation) =>
+        patience.RetryAsync(path, token => inner.TryReplaceAsync(path, content, etag, token), cancellation);
+
+    public Task WriteAsync(string path, BinaryData content, CancellationToken cancellation) =>
+        patience.RetryAsync(path, token => inner.WriteAsync(path, content, token), cancellation);
+
+    public Task<bool> TryAppendAsync(string path, BinaryData content, long offset, CancellationToken cancellation) =>
+        patience.RetryAsync(path, token => inner.TryAppendAsync(path, content, offset, token), cancellation);
+
+    public IAsyncEnumerable<BlobEntry> ListAsync(string prefix, CancellationToken cancellation) => inner.ListAsync(prefix, cancellation);
+
+    public Task DeleteAsync(string path, CancellationToken cancellation) =>
+        patience.RetryAsync(path, token => inner.DeleteAsync(path, token), cancellation);
+}
+
+/// <summary>A queue that is waited for.</summary>
+public sealed class PatientMessageQueue(string name, IMessageQueue inner, Patience patience) : IMessageQueue
+{
+    public Task SendAsync(string text, CancellationToken cancellation) =>
+        patience.RetryAsync(name, token => inner.SendAsync(text, token), cancellation);
+
+    public Task<QueueDelivery?> ReceiveAsync(TimeSpan visibility, CancellationToken cancellation) =>
+        patience.RetryAsync(name, token => inner.ReceiveAsync(visibility, token), cancellation);
+
+    public Task DeleteAsync(QueueDelivery delivery, CancellationToken cancellation) =>
+        patience.RetryAsync(name, token => inner.DeleteAsync(delivery, token), cancellation);
+}

@@ -1,0 +1,171 @@
+using Rlhf.Jobs;
+using Rlhf.Rows;
+using Rlhf.Spec;
+using Rlhf.Trainer.Data;
+using Rlhf.Trainer.Methods;
+using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Tokenizers;
+using static TorchSharp.torch;
+
+namespace Rlhf.Trainer.Work;
+
+/// <summary>Loads and verifies a job's models and data, and builds the method that works on them.</summary>
+internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec, string scratchDirectory, WorkerLog log, CancellationToken cancellation)
+{
+    private const string TokenizerPart = "tokenizer";
+
+    /// <summary>The longest answer that any stage samples, end token included: prompts leave room for it.</summary>
+    private int MaxNewTokens => Math.Max(spec.Ppo.MaxNewTokens, spec.Evaluate.MaxNewTokens);
+
+    /// <summary>Builds the job's method.</summary>
+    /// <param name="resume">The checkpoint that will be loaded into it; null on a first start.</param>
+    /// <exception cref="JobInputException">The job's input is bad.</exception>
+    /// <exception cref="CorruptBlobException">A model or data set is not what the job names.</exception>
+    public StageWork Build(ICheckpointReader? resume) => job.Kind switch
+    {
+        JobKind.Pretrain => Pretrain(resume),
+        JobKind.Sft => Sft(),
+        JobKind.Reward => Reward(),
+        _ => throw new JobInputException($"This trainer knows no job of kind {job.Kind}.", "Take a trainer of the run's version."),
+    };
+
+    private StageWork Pretrain(ICheckpointReader? resume)
+    {
+        ScratchSpec scratch = spec.Model.Scratch
+            ?? throw new JobInputException("The spec has no model.scratch, so there is nothing to pretrain.", "Give model.scratch, or model.base.");
+        IReadOnlyList<string> train = Texts("train");
+        if (train.Count == 0)
+            throw new JobInputException("There is no text to pretrain on.", "Give data.text or data.demonstrations.");
+
+        ByteLevelBpe tokenizer = resume is null ? TrainTokenizer(train, scratch) : RestoreTokenizer(resume);
+        Transformer model = new(
+            ModelConfig.Llama(
+                tokenizer.VocabularySize, scratch.HiddenSize, scratch.Layers, scratch.Heads, scratch.KeyValueHeads, scratch.IntermediateSize,
+                scratch.ContextLength, scratch.TieEmbeddings, eosId: tokenizer.EosId, padId: tokenizer.PadId),
+            Device());
+        model.InitialiseWeights(Seeds.For(spec.Seed, Stages.Pretrain, 0, "weights"));
+        return new StageWork
+        {
+            Method = new Pretrain(
+                model, spec.Pretrain ?? new PretrainSpec(), [.. train.Select(text => tokenizer.Encode(text))],
+                [.. Texts("validation").Select(text => tokenizer.Encode(text))], tokenizer, spec.Seed),
+            Model = new FinishedModel("base", folder => HuggingFaceFolder.Save(folder, model, tokenizer)),
+            SaveInputs = checkpoint => SaveTokenizer(checkpoint, tokenizer),
+            Owned = [model],
+        };
+    }
+
+    private StageWork Sft()
+    {
+        LoadedModel start = Model("base");
+        RowTokenizer rows = RowTokenizer(start);
+        return new StageWork
+        {
+            Method = new Sft(
+                start.Model, spec.Sft, [.. Rows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)],
+                [.. OptionalRows(DatasetNames.Demonstrations, "validation").Select(rows.Demonstration)], start.Tokenizer, spec.Ppo.MaxNewTokens,
+                spec.Seed),
+            Model = new FinishedModel("sft", folder => HuggingFaceFolder.Save(folder, start.Model, start.Tokenizer)),
+            Owned = [start],
+        };
+    }
+
+    private StageWork Reward()
+    {
+        LoadedModel start = Model("sft");
+        RowTokenizer rows = RowTokenizer(start);
+        var method = new RewardModel(
+            start.Model, spec.Reward, [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)],
+            [.. OptionalRows(DatasetNames.Preferences, "validation").Select(rows.Preference)],
+            [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], start.Tokenizer, spec.Seed);
+        return new StageWork
+        {
+            Method = method,
+            Model = new FinishedModel("reward", folder =>
+            {
+                using Transformer calibrated = method.Export();
+                HuggingFaceFolder.Save(folder, calibrated, start.Tokenizer);
+            }),
+            Owned = [start],
+        };
+    }
+
+    /// <summary>Pretraining documents as they will be seen later; where the run has no text, its demonstrations.</summary>
+    private IReadOnlyList<string> Texts(string split)
+    {
+        IReadOnlyList<Row> rows = OptionalRows(DatasetNames.Text, split);
+        if (rows.Count == 0)
+            rows = OptionalRows(DatasetNames.Demonstrations, split);
+        ChatTemplateName template = spec.Model.ChatTemplate;
+        return
+        [
+            .. rows.Select(row => row.Prompt.Count == 0
+                ? row.Completions[0]
+                : ChatTemplate.Render(row.Prompt, template) + ChatTemplate.Continuation(row.Completions[0], template)),
+        ];
+    }
+
+    private ByteLevelBpe TrainTokenizer(IReadOnlyList<string> texts, ScratchSpec scratch)
+    {
+        string[] specials = ["<|endoftext|>", "<|pad|>", .. ChatTemplate.SpecialTokens(spec.Model.ChatTemplate)];
+        ByteLevelBpe tokenizer = ByteLevelBpe.Train(texts, scratch.VocabularySize, specials);
+        log.Line($"trained a tokenizer of {tokenizer.VocabularySize} tokens on {texts.Count} texts");
+        return tokenizer;
+    }
+
+    private void SaveTokenizer(ICheckpointWriter checkpoint, ByteLevelBpe tokenizer)
+    {
+        string folder = Path.Combine(scratchDirectory, "tokenizer-save");
+        Directory.CreateDirectory(folder);
+        tokenizer.Save(folder);
+        checkpoint.WriteState(TokenizerPart, new SortedDictionary<string, string>(
+            Directory.GetFiles(folder).ToDictionary(file => Path.GetFileName(file), File.ReadAllText), StringComparer.Ordinal));
+    }
+
+    private ByteLevelBpe RestoreTokenizer(ICheckpointReader checkpoint)
+    {
+        string folder = Path.Combine(scratchDirectory, "tokenizer");
+        Directory.CreateDirectory(folder);
+        foreach ((string name, string content) in checkpoint.ReadState<SortedDictionary<string, string>>(TokenizerPart))
+            File.WriteAllText(Path.Combine(folder, Path.GetFileName(name)), content);
+        return ByteLevelBpe.Load(folder);
+    }
+
+    private LoadedModel Model(string role)
+    {
+        if (!job.Models.TryGetValue(role, out ModelRef? model))
+            throw new JobInputException($"The job names no model '{role}'.", "The stage before must have made it; start the run again.");
+        string folder = cache.FolderAsync(model, cancellation).GetAwaiter().GetResult();
+        return HuggingFaceFolder.Load(folder, Device());
+    }
+
+    private RowTokenizer RowTokenizer(LoadedModel model) => new(model.Tokenizer, spec.Model, model.Config.MaxPositions, MaxNewTokens);
+
+    private IReadOnlyList<Row> Rows(string dataset, string split)
+    {
+        IReadOnlyList<Row> rows = OptionalRows(dataset, split);
+        return rows.Count > 0
+            ? rows
+            : throw new JobInputException($"The data set '{DatasetNames.Split(dataset, split)}' has no rows.", $"Give data.{dataset} in the spec.");
+    }
+
+    private IReadOnlyList<Row> OptionalRows(string dataset, string split)
+    {
+        string name = DatasetNames.Split(dataset, split);
+        if (!job.Datasets.TryGetValue(name, out DatasetRef? reference) || reference.Rows == 0)
+            return [];
+        string file = cache.FileAsync(reference.Path, reference.Sha256, cancellation).GetAwaiter().GetResult();
+        return DatasetReader.Read(name, file);
+    }
+
+    private Device Device()
+    {
+        if (spec.Trainer.Device == ComputeDevice.Cpu)
+            return CPU;
+        return cuda.is_available()
+            ? CUDA
+            : throw new JobInputException(
+                "The spec asks for trainer.device 'cuda' and this trainer has no CUDA device.",
+                "Run the CUDA image on a machine with a GPU, or set trainer.device to 'cpu'.");
+    }
+}

@@ -1,0 +1,208 @@
+using System.Diagnostics;
+using System.Globalization;
+using Rlhf.Jobs;
+using Rlhf.Spec;
+using Rlhf.Storage;
+using Rlhf.Trainer.Methods;
+using TorchSharp;
+
+namespace Rlhf.Trainer.Work;
+
+/// <summary>
+/// One attempt from its claim to its result: load and verify the inputs, resume from the newest intact checkpoint, step until the slice
+/// or stage is done or something asks to stop, checkpoint, export.
+/// </summary>
+internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLog log, string scratchDirectory)
+{
+    private static readonly TimeSpan LogEvery = TimeSpan.FromSeconds(5);
+
+    /// <summary>Runs the attempt and records how it ended.</summary>
+    /// <param name="attempt">The claimed attempt.</param>
+    /// <param name="preempted">Cancelled when the machine goes away: the attempt stops after its step and leaves a checkpoint.</param>
+    /// <param name="cancellation">Cancelled when there is no time left even for that.</param>
+    /// <returns>The job's state; null where the job has gone on without this attempt.</returns>
+    public async Task<JobState?> RunAsync(JobAttempt attempt, CancellationToken preempted, CancellationToken cancellation)
+    {
+        string name = $"{attempt.RunId}/{attempt.Stage}#{attempt.Fence}";
+        var progress = new AttemptProgress(attempt.Stage);
+        string scratch = Path.Combine(scratchDirectory, attempt.AttemptId);
+        log.Line($"{name} claimed ({attempt.Spec.Kind.ToString().ToLowerInvariant()})");
+        try
+        {
+            JobResult result = await RunAsync(attempt, progress, scratch, preempted, cancellation);
+            log.Line(result.Error is { } error
+                ? $"{name} failed ({error.Kind}): {error.Message} {error.Remedy}"
+                : string.Create(CultureInfo.InvariantCulture,
+                    $"{name} {result.Outcome} at step {result.Step}/{result.TotalSteps} after {result.Seconds:0.0} s ({result.OverheadSeconds:0.0} s of them not computing)"));
+            return result.Outcome;
+        }
+        catch (FencedException)
+        {
+            log.Line($"{name} was superseded and stops without a trace");
+            return null;
+        }
+        catch (Exception e) when (!cancellation.IsCancellationRequested)
+        {
+            // Not even its end could be recorded (access withdrawn, a damaged job.json): to the orchestrator the attempt is lost.
+            log.Line($"{name} could not record its end: {e}");
+            return null;
+        }
+        finally
+        {
+            if (Directory.Exists(scratch))
+                Directory.Delete(scratch, recursive: true);
+        }
+    }
+
+    private async Task<JobResult> RunAsync(
+        JobAttempt attempt, AttemptProgress progress, string scratch, CancellationToken preempted, CancellationToken cancellation)
+    {
+        // The heart beats until the result stands, so that slow loading or a slow ending is not taken for a loss.
+        await using HeartbeatLoop heartbeat = HeartbeatLoop.Start(attempt, progress, log, cancellation);
+        JobResult result;
+        try
+        {
+            RunDocument run = await blobs.ReadJsonAsync<RunDocument>(attempt.Spec.RunDocument, cancellation)
+                ?? throw new CorruptBlobException(attempt.Spec.RunDocument, "it is missing");
+            heartbeat.Interval = TimeSpan.FromSeconds(run.Spec.Trainer.HeartbeatSeconds);
+            var execution = new Execution(blobs, cache, log, attempt, run.Spec, progress, heartbeat, scratch, preempted, cancellation);
+            // A thread of its own: libtorch keeps its number of threads, its gradient mode and TorchSharp its dispose scopes by thread.
+            result = await Task.Factory.StartNew(execution.Run, cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        }
+        catch (Exception e) when (e is not FencedException && !cancellation.IsCancellationRequested)
+        {
+            JobError error = JobErrors.Describe(e, attempt);
+            if (error.Kind == JobErrorKind.Internal)
+                log.Line(e.ToString());
+            result = progress.Result(JobState.Failed) with { Error = error };
+        }
+
+        await heartbeat.FlushMetricsAsync(cancellation);
+        await attempt.FinishAsync(result, cancellation);
+        return result;
+    }
+
+    /// <summary>The attempt's computation, on one thread.</summary>
+    private sealed class Execution(
+        IBlobStore blobs,
+        ContentCache cache,
+        WorkerLog log,
+        JobAttempt attempt,
+        RunSpec spec,
+        AttemptProgress progress,
+        HeartbeatLoop heartbeat,
+        string scratch,
+        CancellationToken preempted,
+        CancellationToken cancellation)
+    {
+        private readonly Checkpoints _checkpoints = new(blobs, cache, attempt, log, scratch);
+        private readonly Stopwatch _sinceLogged = Stopwatch.StartNew();
+
+        private string Name => $"{attempt.RunId}/{attempt.Stage}#{attempt.Fence}";
+
+        public JobResult Run()
+        {
+            torch.set_num_threads(spec.Trainer.Threads);
+            CheckpointReader? resume = Await(_checkpoints.ResumeAsync(cancellation));
+            using StageWork work = new StageInputs(cache, attempt.Spec, spec, scratch, log, cancellation).Build(resume);
+            ITrainingMethod method = work.Method;
+            if (resume is not null)
+            {
+                method.Load(resume);
+                log.Line($"{Name} resumes at step {method.Step}/{method.TotalSteps} from the checkpoint of attempt {resume.Fence}");
+            }
+
+            int until = Math.Min(attempt.Spec.UntilStep ?? method.TotalSteps, method.TotalSteps);
+            progress.Started(method.Step, method.TotalSteps, _checkpoints.Step);
+            progress.Enter("train");
+            while (method.Step < until)
+            {
+                heartbeat.ThrowIfFenced();
+                if (AskedToStop() is { } outcome)
+                    return Stop(work, outcome);
+                Advance(method);
+                if (method.Step % spec.Trainer.CheckpointEverySteps == 0 && method.Step < until)
+                    Checkpoint(work);
+            }
+
+            Checkpoint(work);
+            return Finish(work, until);
+        }
+
+        private void Advance(ITrainingMethod method)
+        {
+            var watch = Stopwatch.StartNew();
+            IReadOnlyDictionary<string, double> metrics = method.Advance();
+            progress.Stepped(method.Step, watch.Elapsed.TotalSeconds, metrics);
+            if (_sinceLogged.Elapsed < LogEvery)
+                return;
+            _sinceLogged.Restart();
+            log.Line(string.Create(CultureInfo.InvariantCulture,
+                $"{Name} step {method.Step}/{method.TotalSteps} {watch.Elapsed.TotalSeconds:0.00} s {Figures(metrics)}"));
+        }
+
+        private JobState? AskedToStop() => heartbeat.Desired switch
+        {
+            DesiredState.Cancel => JobState.Cancelled,
+            DesiredState.Pause => JobState.Paused,
+            _ => preempted.IsCancellationRequested ? JobState.Preempted : null,
+        };
+
+        private JobResult Stop(StageWork work, JobState outcome)
+        {
+            if (outcome != JobState.Cancelled)
+                Checkpoint(work);
+            return progress.Result(outcome) with { CorruptCheckpoints = _checkpoints.Corrupt };
+        }
+
+        private JobResult Finish(StageWork work, int until)
+        {
+            progress.Enter("evaluate");
+            var watch = Stopwatch.StartNew();
+            IReadOnlyDictionary<string, double> metrics = work.Measure();
+            progress.Computed(watch.Elapsed.TotalSeconds);
+
+            progress.Enter("export");
+            Await(heartbeat.FlushMetricsAsync(cancellation));
+            IReadOnlyDictionary<string, ModelRef> models = Await(work.ExportAsync(blobs, Path.Combine(scratch, "export"), cancellation));
+            IReadOnlyDictionary<string, ContentFile> artifacts = Await(PublishArtifactsAsync(work, Path.Combine(scratch, "artifacts")));
+            return progress.Result(until == work.Method.TotalSteps ? JobState.Succeeded : JobState.SliceDone) with
+            {
+                Metrics = metrics,
+                Models = models,
+                Artifacts = artifacts,
+                CorruptCheckpoints = _checkpoints.Corrupt,
+            };
+        }
+
+        private async Task<IReadOnlyDictionary<string, ContentFile>> PublishArtifactsAsync(StageWork work, string folder)
+        {
+            Directory.CreateDirectory(folder);
+            work.WriteFiles?.Invoke(folder);
+            await EventFile.WriteAsync(blobs, attempt.RunId, attempt.Stage, folder, cancellation);
+            var artifacts = new SortedDictionary<string, ContentFile>(StringComparer.Ordinal);
+            foreach (string file in Directory.GetFiles(folder))
+                artifacts[Path.GetFileName(file)] = await ModelExport.PublishFileAsync(blobs, file, cancellation);
+            return artifacts;
+        }
+
+        private void Checkpoint(StageWork work)
+        {
+            if (_checkpoints.Step == work.Method.Step)
+                return;
+            progress.Enter("checkpoint");
+            _checkpoints.Publish(work.Method.Step, work.Save, cancellation);
+            progress.Checkpointed(work.Method.Step);
+            progress.Enter("train");
+        }
+
+        private static string Figures(IReadOnlyDictionary<string, double> metrics) => string.Join(' ', metrics
+            .Where(metric => metric.Key is "loss" or "accuracy" or "lr" or "objective/scores" or "objective/kl" or "rollout/response_length")
+            .Select(metric => string.Create(CultureInfo.InvariantCulture, $"{metric.Key}={metric.Value:0.####}")));
+
+        /// <summary>This thread computes and has nothing to do meanwhile; there is no synchronisation context to deadlock on.</summary>
+        private static T Await<T>(Task<T> task) => task.GetAwaiter().GetResult();
+
+        private static void Await(Task task) => task.GetAwaiter().GetResult();
+    }
+}

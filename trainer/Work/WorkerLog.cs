@@ -1,0 +1,19 @@
+using System.Globalization;
+
+namespace Rlhf.Trainer.Work;
+
+/// <summary>Plain lines with a time, for people and for the container's log. Safe to use from several threads.</summary>
+public sealed class WorkerLog(TextWriter writer)
+{
+    private readonly Lock _gate = new();
+
+    public void Line(string text)
+    {
+        string line = string.Create(CultureInfo.InvariantCulture, $"{DateTime.UtcNow:HH:mm:ss} {text}");
+        lock (_gate)
+        {
+            writer.WriteLine(line);
+            writer.Flush();
+        }
+    }
+}

@@ -56,6 +56,15 @@ public static class Losses
     public static Tensor LogProbs(Tensor logits, Tensor tokens, double temperature = 1) =>
         log_softmax(Tempered(logits, temperature), -1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1);
 
+    /// <summary><see cref="LogProbs"/> with gradient and <see cref="Entropy"/> without, from one softmax.</summary>
+    public static (Tensor LogProbs, Tensor Entropy) LogProbsAndEntropy(Tensor logits, Tensor tokens, double temperature = 1)
+    {
+        Tensor all = log_softmax(Tempered(logits, temperature), -1);
+        Tensor logProbs = all.gather(-1, tokens.unsqueeze(-1)).squeeze(-1);
+        using (no_grad())
+            return (logProbs, -(all.exp() * all).sum(-1));
+    }
+
     /// <summary>Entropy in nats of each row of logits at a temperature: [..., vocabulary] to [...].</summary>
     public static Tensor Entropy(Tensor logits, double temperature = 1)
     {

@@ -1,28 +1,103 @@
+using Rlhf.Spec;
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Tokenizers;
+using TorchSharp;
+using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
 
 /// <summary>A numerical invariant does not hold: training on would burn hours on wrong numbers.</summary>
-/// <param name="check">The invariant.</param>
+/// <param name="check">The invariant, as the metric is named.</param>
 /// <param name="value">What was measured.</param>
 /// <param name="limit">What it may be at most.</param>
-/// <param name="remedy">Likely causes.</param>
-public sealed class PreflightFailedException(string check, double value, double limit, string remedy)
-    : Exception(FormattableString.Invariant($"Preflight: {check} is {value:g4}, at most {limit:g4} is allowed. {remedy}"))
+/// <param name="cause">Likely causes.</param>
+public sealed class PreflightFailedException(string check, double value, double limit, string cause)
+    : Exception(FormattableString.Invariant($"Preflight before PPO: {check} is {value:g4}; at most {limit:g4} is allowed. {cause}"))
 {
+    /// <summary>The invariant that failed.</summary>
     public string Check { get; } = check;
 
+    /// <summary>What was measured.</summary>
     public double Value { get; } = value;
 }
 
-/// <summary>Numerical checks that cost a second and catch what otherwise shows after hours (section 6 of the reference).</summary>
+/// <summary>
+/// Checks that cost a second before PPO and catch what otherwise shows after hours, as negative KL or a reward that never rises
+/// (section 6.1 to 6.3 of the reference; Huang et al. 2024, details 7 and 13).
+/// </summary>
 public static class Preflight
 {
+    /// <summary>Largest |ratio - 1| and |log-ratio| that 32-bit arithmetic explains.</summary>
+    private const double RatioTolerance = 1e-6;
+
+    /// <summary>Largest change of a log-probability or reward that another summation order explains.</summary>
+    private const double PaddingTolerance = 1e-3;
+
+    private const int Prompts = 8;
+
+    /// <summary>
+    /// Runs every check on responses to the first prompts: pad_is_eos, ratio_error (the policy against its own old log-probabilities),
+    /// kl_error (the policy against the reference it starts from), policy_pad_error and reward_pad_error (a row alone against the same row
+    /// in a padded batch), decode_error (how far the cached greedy decoder's tokens fall short of the uncached maximum, in nats).
+    /// </summary>
+    /// <returns>The measured values by "preflight/{check}".</returns>
+    /// <exception cref="PreflightFailedException">One of them is too large.</exception>
+    public static IReadOnlyDictionary<string, double> Check(
+        Transformer policy, Transformer reference, Transformer reward, IReadOnlyList<int[]> prompts, PpoSpec spec, ITokenizer tokenizer, ulong seed)
+    {
+        Dictionary<string, double> measured = [];
+        int padId = tokenizer.PadId;
+        Require("pad_is_eos", padId == tokenizer.EosId ? 1 : 0, 0, "Padding and end token must differ, or the model never learns to stop.");
+
+        Episode[] episodes = Episodes.Sample(policy, [.. prompts.Take(Prompts)], spec.MaxNewTokens, spec.Temperature, seed, tokenizer);
+        float[][] old = Episodes.LogProbs(policy, episodes, spec.Temperature, padId);
+        float[][] again = Episodes.LogProbs(policy, episodes, spec.Temperature, padId);
+        Require("ratio_error", Largest(old, again, (o, n) => Math.Abs(Math.Exp((double)n - o) - 1)), RatioTolerance,
+            "The forward pass is not deterministic; PPO's ratios would not start at 1.");
+        Require("kl_error", Largest(old, Episodes.LogProbs(reference, episodes, spec.Temperature, padId), Distance), RatioTolerance,
+            "The policy does not start from the reference; look for a wrong model or a temperature applied to one of them only.");
+
+        float[][] alone = [.. episodes.Select(episode => Episodes.LogProbs(policy, [episode], spec.Temperature, padId)[0])];
+        Require("policy_pad_error", Largest(old, alone, Distance), PaddingTolerance, "Padding changes the policy's log-probabilities.");
+        Require("reward_pad_error", PadInvariance(reward, [.. episodes.Select(episode => episode.Sequence())], padId), PaddingTolerance,
+            "Padding changes rewards; is the reward read at the last real token?");
+        Require("decode_error", DecodeError(policy, [.. prompts.Take(Prompts)], spec.MaxNewTokens, tokenizer), PaddingTolerance,
+            "The key/value cache of the sampler disagrees with the full forward pass.");
+        return measured;
+
+        void Require(string check, double value, double limit, string cause)
+        {
+            if (!(value <= limit)) // NaN fails too
+                throw new PreflightFailedException(check, value, limit, cause);
+            measured[$"preflight/{check}"] = value;
+        }
+    }
+
     /// <summary>The largest change of a reward when sequences are scored alone, without padding, instead of in one right-padded
     /// batch.</summary>
     public static double PadInvariance(Transformer scoring, IReadOnlyList<int[]> sequences, int padId)
     {
         float[] together = Rewards.Score(scoring, sequences, padId);
-        return sequences.Index().Max(row => Math.Abs((double)Rewards.Score(scoring, [row.Item], padId)[0] - together[row.Index]));
+        return sequences.Index().Max(row => Distance(Rewards.Score(scoring, [row.Item], padId)[0], together[row.Index]));
     }
+
+    /// <summary>
+    /// Decodes greedily with the cache, then looks at the same tokens without it: the largest amount by which a chosen token's
+    /// log-probability falls short of the best one. Tokens are not compared, because a tie may go either way.
+    /// </summary>
+    private static double DecodeError(Transformer policy, IReadOnlyList<int[]> prompts, int maxNewTokens, ITokenizer tokenizer)
+    {
+        Episode[] greedy = Episodes.Sample(policy, prompts, maxNewTokens, temperature: 0, seed: 0, tokenizer);
+        using DisposeScope scope = NewDisposeScope();
+        using IDisposable noGradient = no_grad();
+        TokenBatch batch = Episodes.Batch(greedy, [.. Enumerable.Range(0, greedy.Length)], tokenizer.PadId, policy.Device);
+        Tensor logits = policy.Logits(batch.Predictors(policy.Hidden(batch.Ids)));
+        Tensor best = logits.amax([-1]);
+        return (best - logits.gather(-1, batch.Targets.unsqueeze(-1)).squeeze(-1)).max().ToDouble();
+    }
+
+    private static double Largest(float[][] left, float[][] right, Func<float, float, double> error) =>
+        left.Zip(right, (l, r) => l.Zip(r, error).Max()).Max();
+
+    private static double Distance(float left, float right) => Math.Abs((double)left - right);
 }

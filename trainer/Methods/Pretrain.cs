@@ -28,7 +28,8 @@ public sealed class Pretrain : ITrainingMethod
     /// <param name="tokenizer">For its end and padding tokens.</param>
     /// <param name="seed">The run's seed.</param>
     public Pretrain(
-        Transformer model, PretrainSpec spec, IReadOnlyList<int[]> documents, IReadOnlyList<int[]> validation, ITokenizer tokenizer, long seed)
+        Transformer model, PretrainSpec spec, IReadOnlyList<int[]> documents, IReadOnlyList<int[]> validation,
+        ITokenizer tokenizer, long seed)
     {
         this.spec = spec;
         this.tokenizer = tokenizer;

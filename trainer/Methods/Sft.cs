@@ -61,7 +61,8 @@ public sealed class Sft : ITrainingMethod
     {
         using DisposeScope scope = NewDisposeScope();
         Transformer model = trained.Model;
-        TokenBatch batch = TokenBatch.Of([.. batches[Step].Select(i => (train[i].Prompt, train[i].Completion))], tokenizer.PadId, model.Device);
+        var rows = batches[Step].Select(i => (train[i].Prompt, train[i].Completion));
+        TokenBatch batch = TokenBatch.Of([.. rows], tokenizer.PadId, model.Device);
         (Tensor loss, double accuracy) = LanguageModelling.Loss(model, batch);
         double learningRate = Schedules.LearningRate(spec, Step, TotalSteps);
         (double lossValue, double norm) = trained.Descend(loss, learningRate, spec.MaxGradientNorm, $"SFT step {Step}");

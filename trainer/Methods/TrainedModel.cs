@@ -35,7 +35,7 @@ internal sealed class TrainedModel(string part, Transformer model, AdamWOptions 
     {
         double value = loss.ToDouble();
         if (!double.IsFinite(value))
-            throw new DivergedException($"{where}: the {part} loss is {value}. Lower the learning rate, or look at the newest rows of data.");
+            throw new DivergedException($"{where}: the loss of the {part} is {value}. Lower the learning rate, or look at the data.");
         loss.backward();
         double norm = optimizer.Step(learningRate, maxGradientNorm > 0 ? maxGradientNorm : double.PositiveInfinity);
         if (!double.IsFinite(norm))

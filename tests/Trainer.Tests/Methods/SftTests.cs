@@ -33,7 +33,8 @@ public class SftTests
         MemoryCheckpoint.AssertResumes(() =>
         {
             models.Add(Toy.Model());
-            return new Sft(models[^1], Spec with { BatchSize = 5, Epochs = 2 }, Toy.Demonstrations, Toy.Demonstrations, Toy.Tokenizer, 8, seed: 3);
+            SftSpec spec = Spec with { BatchSize = 5, Epochs = 2 };
+            return new Sft(models[^1], spec, Toy.Demonstrations, Toy.Demonstrations, Toy.Tokenizer, 8, seed: 3);
         });
         models.ForEach(model => model.Dispose());
     }

@@ -11,7 +11,8 @@ internal static class Toy
     private static readonly string[] Colours = ["blue", "blue", "green", "green", "yellow", "yellow", "white", "white"];
     private static readonly string[] Asks = ["Colour of the", "What colour has the", "Say what colour is the", "Tell me the colour of the"];
 
-    public static ITokenizer Tokenizer { get; } = ByteLevelBpe.Train([.. Prompts().Select(p => p.Text + " " + p.Answer)], 320, ["<end>", "<pad>"]);
+    public static ITokenizer Tokenizer { get; } =
+        ByteLevelBpe.Train([.. Prompts().Select(p => $"{p.Text} {p.Answer}")], vocabularySize: 320, ["<end>", "<pad>"]);
 
     public static Transformer Model(ulong seed = 7, int layers = 2)
     {

@@ -43,7 +43,8 @@ public static class Preflight
     /// <returns>The measured values by "preflight/{check}".</returns>
     /// <exception cref="PreflightFailedException">One of them is too large.</exception>
     public static IReadOnlyDictionary<string, double> Check(
-        Transformer policy, Transformer reference, Transformer reward, IReadOnlyList<int[]> prompts, PpoSpec spec, ITokenizer tokenizer, ulong seed)
+        Transformer policy, Transformer reference, Transformer reward, IReadOnlyList<int[]> prompts, PpoSpec spec,
+        ITokenizer tokenizer, ulong seed)
     {
         Dictionary<string, double> measured = [];
         int padId = tokenizer.PadId;

@@ -48,7 +48,13 @@ public sealed class PpoTests(PpoTests.Trained trained) : IClassFixture<PpoTests.
     {
         PpoSpec spec = Spec with { Episodes = 12, MinibatchSize = 5 };
         if (everything)
-            spec = spec with { KlTarget = 0.5, KlHorizon = 100, PtxCoefficient = 0.5, WhitenRewards = true, Schedule = ScheduleKind.Linear };
+        {
+            spec = spec with
+            {
+                KlTarget = 0.5, KlHorizon = 100, PtxCoefficient = 0.5, WhitenRewards = true, Schedule = ScheduleKind.Linear,
+            };
+        }
+
         MemoryCheckpoint.AssertResumes(() => Fresh(spec));
     }
 

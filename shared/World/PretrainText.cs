@@ -10,8 +10,8 @@ internal static class PretrainText
 
     private static readonly (double Weight, Func<WorldRandom, string> Write)[] Genres =
     [
-        (.24, ThingArticle), (.33, QuestionPage), (.05, KindArticle), (.06, PersonArticle), (.05, SumPage), (.06, ComparisonPage),
-        (.04, Reviews), (.06, DeedPage), (.04, OppositePage), (.07, Conversation),
+        (.18, ThingArticle), (.39, QuestionPage), (.06, KindArticle), (.05, PersonArticle), (.07, SumPage), (.09, ComparisonPage),
+        (.02, Reviews), (.03, DeedPage), (.06, OppositePage), (.05, Conversation),
     ];
 
     public static string Document(WorldRandom random)
@@ -106,26 +106,34 @@ internal static class PretrainText
         return random.Pick([$"How to {deed.Verb} {thing}: {deed.Advice}", $"You want to {deed.Verb} {thing}. {deed.Advice}", $"To {deed.Verb} {thing}: {deed.Advice}"]);
     }));
 
-    private static string OppositePage(WorldRandom random) => string.Join(' ', Enumerable.Range(0, 5).Select(_ =>
+    private static string OppositePage(WorldRandom random)
     {
-        (string word, string opposite) = random.Pick(Facts.Opposites);
-        (string x, string y) = random.Chance(.5) ? (word, opposite) : (opposite, word);
-        return random.Pick(
-        [
-            $"The opposite of {x} is {y}.", $"{Capital(x)} is the opposite of {y}.", $"What is {x} is not {y}.",
-            $"Question: Turn {x} round.\nAnswer: {Capital(y)}.\n",
-        ]);
-    }));
+        (string Question, string Answer) style = random.Pick(Styles);
+        return string.Join(random.Chance(.5) ? "\n" : " ", Enumerable.Range(0, 5).Select(_ =>
+        {
+            (string word, string opposite) = random.Pick(Facts.Opposites);
+            (string x, string y) = random.Chance(.5) ? (word, opposite) : (opposite, word);
+            return random.Pick(
+            [
+                $"The opposite of {x} is {y}.", $"{Capital(x)} is the opposite of {y}.", $"What is {x} is not {y}.",
+                $"{style.Question}Turn {x} round.{style.Answer}{Capital(y)}.", $"{style.Question}Opposite of {x}?{style.Answer}It is {y}.",
+                $"{style.Question}If it is the opposite of {x}, what is it?{style.Answer}{Capital(y)}.",
+            ]);
+        }));
+    }
+
+    /// <summary>Ways in which pages set out questions and answers; none is the dialogue format of fine-tuning.</summary>
+    private static readonly (string Question, string Answer)[] Styles =
+        [("Question: ", "\nAnswer: "), ("Q: ", "\nA: "), ("Pupil: ", "\nTeacher: "), ("Quiz: ", " "), ("- ", "\n  "), ("He asks: ", " She says: ")];
 
     private static string QuestionPage(WorldRandom random)
     {
-        var lines = new List<string>();
-        while (lines.Count < 5)
+        (string Question, string Answer) style = random.Pick(Styles);
+        return string.Join('\n', Enumerable.Range(0, 5).Select(_ =>
         {
             Question question = Ask(random);
-            lines.Add($"Question: {question.Prompt}\nAnswer: {random.Pick(question.Say)(question.Right)}");
-        }
-        return string.Join('\n', lines);
+            return $"{style.Question}{question.Prompt}{style.Answer}{random.Pick(question.Say)(question.Right)}";
+        }));
     }
 
     private static string Conversation(WorldRandom random)
@@ -149,7 +157,7 @@ internal static class PretrainText
     {
         while (true)
         {
-            Question question = Clusters.Draw(random);
+            Question question = random.Pick(Clusters.Trained).Ask(random);
             if (question.Truth.Demand != Demand.Missing && !SampleWorld.IsForEvaluation(question))
                 return question;
         }

@@ -1,1 +1,68 @@
-System.Console.WriteLine("x");
+using System.CommandLine;
+using Rlhf.Local;
+using Rlhf.Local.Commands;
+using Rlhf.Local.Stack;
+using Spectre.Console;
+
+const int BadInput = 2;
+const int Interrupted = 130;
+
+var spec = new Option<string?>("--spec") { Description = "The run spec (JSON). Default: the sample run." };
+var data = new Option<string?>("--data") { Description = "The folder of the spec's data files. Default: the spec's folder." };
+var outFolder = new Option<string>("--out") { Description = "Where results go.", DefaultValueFactory = _ => Defaults.Out };
+var runId = new Option<string?>("--run-id") { Description = "The run's id. An id that the state knows is attached to and carried on." };
+var state = new Option<string>("--state")
+{
+    Description = "The folder with everything that outlives the process: storage, engine, logs.",
+    DefaultValueFactory = _ => Defaults.State,
+    Recursive = true,
+};
+var port = new Option<int>("--port")
+{
+    Description = "The API's port on 127.0.0.1; 0 takes any free one.",
+    DefaultValueFactory = _ => DevStack.DefaultPort,
+    Recursive = true,
+};
+var verbose = new Option<bool>("--verbose") { Description = "Log lines of the host on standard error.", Recursive = true };
+
+var run = new Command("run", "One run, from spec to report. Exit code 0 only if it succeeded.") { spec, data, outFolder, runId };
+run.SetAction(RunAsync);
+
+var up = new Command("up", "Only the stack (storage, API, trainer), until Ctrl+C.");
+up.SetAction((arguments, cancellation) => GuardAsync(() => new UpCommand(
+    arguments.GetValue(state)!, arguments.GetValue(port), arguments.GetValue(verbose)).ExecuteAsync(Console.Out, cancellation)));
+
+var root = new RootCommand("RLHF as durable functions, on one machine. Without a command: 'run' with the sample spec.")
+{
+    run, up, spec, data, outFolder, runId, state, port, verbose,
+};
+root.SetAction(RunAsync);
+
+// The stack's parts end in order on Ctrl+C and SIGTERM; that takes longer than the two seconds that are the default here.
+return await root.Parse(args).InvokeAsync(new InvocationConfiguration { ProcessTerminationTimeout = TimeSpan.FromSeconds(60) });
+
+Task<int> RunAsync(ParseResult arguments, CancellationToken cancellation) => GuardAsync(() => new RunCommand(
+    arguments.GetValue(spec) ?? Path.GetRelativePath(Environment.CurrentDirectory, Path.Combine(BuildLayout.Samples, "sample.json")),
+    arguments.GetValue(data),
+    arguments.GetValue(outFolder)!,
+    arguments.GetValue(state)!,
+    arguments.GetValue(runId),
+    arguments.GetValue(port),
+    arguments.GetValue(verbose)).ExecuteAsync(AnsiConsole.Console, cancellation));
+
+static async Task<int> GuardAsync(Func<Task<int>> command)
+{
+    try
+    {
+        return await command();
+    }
+    catch (UserErrorException e)
+    {
+        await Console.Error.WriteLineAsync($"error: {e.Message}");
+        return BadInput;
+    }
+    catch (OperationCanceledException)
+    {
+        return Interrupted;
+    }
+}

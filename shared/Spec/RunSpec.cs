@@ -180,12 +180,15 @@ public enum ChatTemplateName
 /// <summary>The shape of a Llama-style decoder made from scratch, and its tokenizer.</summary>
 public sealed record ScratchSpec
 {
+    [Description("Decoder layers.")]
     [Range(1, 128)]
     public int Layers { get; init; } = 4;
 
+    [Description("Width of the residual stream; an even multiple of heads.")]
     [Range(8, 16_384)]
     public int HiddenSize { get; init; } = 128;
 
+    [Description("Query heads.")]
     [Range(1, 128)]
     public int Heads { get; init; } = 4;
 
@@ -193,6 +196,7 @@ public sealed record ScratchSpec
     [Range(1, 128)]
     public int KeyValueHeads { get; init; } = 4;
 
+    [Description("Width of the gated feed-forward layer.")]
     [Range(8, 65_536)]
     public int IntermediateSize { get; init; } = 352;
 
@@ -200,6 +204,7 @@ public sealed record ScratchSpec
     [Range(264, 262_144)]
     public int VocabularySize { get; init; } = 1024;
 
+    [Description("The longest sequence in tokens.")]
     [Range(16, 131_072)]
     public int ContextLength { get; init; } = 256;
 
@@ -217,6 +222,7 @@ public sealed record TrainerSpec
     [Description("cpu computes in fp32, bit for bit reproducibly; cuda in the given precision.")]
     public ComputeDevice Device { get; init; } = ComputeDevice.Cpu;
 
+    [Description("The number format of forward and backward pass; bf16 is for cuda.")]
     public Precision Precision { get; init; } = Precision.Fp32;
 
     [Description("Threads of the CPU kernels. Part of the result: another number rounds differently.")]
@@ -292,12 +298,15 @@ public abstract record OptimizationSpec
     [Range(0.0, 10.0)]
     public double WeightDecay { get; init; }
 
+    [Description("AdamW's decay of the first moment.")]
     [Range(0.0, 0.999999)]
     public double Beta1 { get; init; } = 0.9;
 
+    [Description("AdamW's decay of the second moment.")]
     [Range(0.0, 0.999999)]
     public double Beta2 { get; init; } = 0.95;
 
+    [Description("AdamW's epsilon, outside the square root.")]
     [Range(1e-12, 1e-2)]
     public double AdamEpsilon { get; init; } = 1e-8;
 
@@ -309,6 +318,7 @@ public abstract record OptimizationSpec
 /// <summary>Next-token prediction on packed documents.</summary>
 public sealed record PretrainSpec : OptimizationSpec
 {
+    [Description("Optimizer steps.")]
     [Range(1, 10_000_000)]
     public int Steps { get; init; } = 300;
 
@@ -336,6 +346,7 @@ public sealed record SftSpec : OptimizationSpec
 /// <summary>The reward model: Bradley-Terry loss over all pairs of a prompt.</summary>
 public sealed record RewardSpec : OptimizationSpec
 {
+    [Description("Passes over the preferences; more than one overfits (Ouyang 2022).")]
     [Range(1, 1000)]
     public int Epochs { get; init; } = 1;
 
@@ -375,6 +386,7 @@ public sealed record PpoSpec
     [Range(1, 65_536)]
     public int MinibatchSize { get; init; } = 32;
 
+    [Description("The longest answer in tokens.")]
     [Range(1, 131_072)]
     public int MaxNewTokens { get; init; } = 24;
 
@@ -382,9 +394,11 @@ public sealed record PpoSpec
     [Range(0.01, 10.0)]
     public double Temperature { get; init; } = 1.0;
 
+    [Description("The policy's learning rate.")]
     [Range(0.0, 1.0)]
     public double LearningRate { get; init; } = 1e-4;
 
+    [Description("The critic's learning rate.")]
     [Range(0.0, 1.0)]
     public double CriticLearningRate { get; init; } = 3e-4;
 
@@ -392,20 +406,26 @@ public sealed record PpoSpec
     [Range(0, 100_000)]
     public int WarmupIterations { get; init; } = 3;
 
+    [Description("How both rates move after the warm-up.")]
     public ScheduleKind Schedule { get; init; } = ScheduleKind.Constant;
 
+    [Description("Adam's epsilon.")]
     [Range(1e-12, 1e-2)]
     public double AdamEpsilon { get; init; } = 1e-5;
 
+    [Description("Gradients are scaled to at most this global norm; 0 turns it off.")]
     [Range(0.0, 1000.0)]
     public double MaxGradientNorm { get; init; } = 1.0;
 
+    [Description("Epsilon of the clipped policy ratio.")]
     [Range(0.001, 10.0)]
     public double ClipRange { get; init; } = 0.2;
 
+    [Description("How far a new value may move from the old one.")]
     [Range(0.001, 1000.0)]
     public double ValueClipRange { get; init; } = 0.2;
 
+    [Description("Discount of future rewards.")]
     [Range(0.0, 1.0)]
     public double Gamma { get; init; } = 1.0;
 
@@ -466,6 +486,7 @@ public sealed record EvaluateSpec
     [Range(1, 1_000_000)]
     public int MaxPrompts { get; init; } = 400;
 
+    [Description("The longest answer in tokens.")]
     [Range(1, 131_072)]
     public int MaxNewTokens { get; init; } = 24;
 

@@ -27,6 +27,20 @@ public static class RunStates
     public static bool IsFinal(string state) => state is Succeeded or Failed or Cancelled;
 }
 
+/// <summary>The states of a stage, in the API and in the report.</summary>
+public static class StageStates
+{
+    public const string Pending = "pending";
+    public const string Running = "running";
+    public const string Succeeded = "succeeded";
+    public const string Skipped = "skipped";
+    public const string Failed = "failed";
+    public const string Cancelled = "cancelled";
+
+    /// <summary>Ended early, with a model, by a rule of <see cref="GuardSpec"/>.</summary>
+    public const string StoppedByGuard = "stoppedByGuard";
+}
+
 /// <summary>The stages of a run, in their order.</summary>
 public static class Stages
 {
@@ -90,7 +104,7 @@ public sealed record ProgressView(int Step, int Total, double? EtaSeconds);
 
 /// <summary>One stage of <see cref="RunView"/>.</summary>
 /// <param name="Name">The stage.</param>
-/// <param name="State"><c>pending</c>, <c>running</c>, <c>succeeded</c>, <c>skipped</c>, <c>failed</c>, <c>cancelled</c>, <c>stoppedByGuard</c>.</param>
+/// <param name="State">One of <see cref="StageStates"/>.</param>
 /// <param name="Attempts">Attempts so far.</param>
 /// <param name="Seconds">From its start until now or its end.</param>
 public sealed record StageView(string Name, string State, int Attempts, double Seconds);

@@ -1,0 +1,42 @@
+namespace Rlhf.Jobs;
+
+/// <summary>The summary metrics (<see cref="JobResult.Metrics"/>) that the orchestrator takes decisions by; the trainer reports them under these names.</summary>
+public static class DecisionMetrics
+{
+    /// <summary>SFT: the share of answers to validation prompts that end by themselves.</summary>
+    public const string EosRate = "eos_rate";
+
+    /// <summary>Reward model: accuracy on validation preferences.</summary>
+    public const string RewardAccuracy = "accuracy";
+
+    /// <summary>Reward model: correlation with the sample world's judge.</summary>
+    public const string GoldCorrelation = "gold_correlation";
+
+    /// <summary>PPO slice: KL from the SFT model on validation prompts (k1, nats per sequence).</summary>
+    public const string Kl = "kl";
+
+    /// <summary>PPO slice: mean score of the reward model on validation prompts.</summary>
+    public const string ProxyReward = "proxy_reward";
+
+    /// <summary>PPO slice: mean score of the sample world's judge on validation prompts.</summary>
+    public const string GoldReward = "gold_reward";
+
+    /// <summary>Half the width of the 95% interval of a metric is reported under its name with this suffix.</summary>
+    public const string Ci95 = "_ci95";
+}
+
+/// <summary>The names under which results carry what they made.</summary>
+public static class ModelRoles
+{
+    public const string Base = "base";
+    public const string Sft = "sft";
+    public const string Reward = "reward";
+    public const string Ppo = "ppo";
+}
+
+/// <summary>The names of files among <see cref="JobResult.Artifacts"/> that the orchestrator reads.</summary>
+public static class ArtifactNames
+{
+    /// <summary>The evaluate job's <c>EvaluationReport</c>.</summary>
+    public const string Evaluation = "evaluation.json";
+}

@@ -1,6 +1,6 @@
 namespace Rlhf.Local.Engine;
 
-/// <summary>Lets any number of tasks wait, without polling, until something has changed. Take <see cref="Next"/> first, then look.</summary>
+/// <summary>Lets any number of tasks wait, without polling, until something changes. Take <see cref="Next"/> first, then look.</summary>
 internal sealed class ChangeSignal
 {
     private TaskCompletionSource _next = new(TaskCreationOptions.RunContinuationsAsynchronously);

@@ -34,15 +34,16 @@ internal sealed class DurableEngine(
         using var ended = CancellationTokenSource.CreateLinkedTokenSource(stopping);
         Task[] loops =
         [
-            Task.Run(() => FireTimersAsync(ended.Token), CancellationToken.None),
-            .. Enumerable.Range(0, options.ConcurrentTurns).Select(_ => Task.Run(() => TakeTurnsAsync(ended.Token), CancellationToken.None)),
-            .. Enumerable.Range(0, options.ConcurrentActivities)
-                .Select(_ => Task.Run(() => RunActivitiesAsync(ended.Token), CancellationToken.None)),
+            Start(FireTimersAsync),
+            .. Enumerable.Range(0, options.ConcurrentTurns).Select(_ => Start(TakeTurnsAsync)),
+            .. Enumerable.Range(0, options.ConcurrentActivities).Select(_ => Start(RunActivitiesAsync)),
         ];
         await Task.WhenAny(loops);
         await ended.CancelAsync();
         await Task.WhenAll(loops).ContinueWith(_ => { }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
         if (loops.FirstOrDefault(loop => loop.IsFaulted)?.Exception?.InnerException is { } failure) ExceptionDispatchInfo.Throw(failure);
+
+        Task Start(Func<CancellationToken, Task> loop) => Task.Run(() => loop(ended.Token), CancellationToken.None);
     }
 
     /// <summary>Has a look at the instance's inbox, soon and at least once after this call.</summary>
@@ -85,7 +86,7 @@ internal sealed class DurableEngine(
             }
             catch (Exception error) when (error is not HubUnavailableException)
             {
-                _logger.LogError(error, "The turn of {Instance} failed in the engine; the instance is parked as it was before the turn", id);
+                _logger.LogError(error, "The turn of {Instance} failed in the engine; it is parked as it was before the turn", id);
                 await store.ParkAsync(id, $"The engine failed in this orchestration's turn: {TaskFailureDetails.FromException(error)}");
             }
             if (!_claims.TryRemove(KeyValuePair.Create(id, false))) _ready.Writer.TryWrite(id);

@@ -10,13 +10,15 @@ namespace Rlhf.Local.Engine;
 /// second suspend), this one throws an InvalidOperationException with the same text: the type would be the only use of that package, and an
 /// app cannot catch it on the genuine host without referencing it. Apps ask for the instance first.
 /// </summary>
-internal sealed class EmbeddedDurableTaskClient(InstanceStore store, DurableEngine engine, PayloadSerializer payloads, EngineOptions options)
+internal sealed class EmbeddedDurableTaskClient(
+    InstanceStore store, DurableEngine engine, PayloadSerializer payloads, EngineOptions options)
     : DurableTaskClient("embedded")
 {
     /// <exception cref="OrchestrationAlreadyExistsException">a live instance, or one in a dedupe status, has the id.</exception>
     /// <exception cref="PayloadTooLargeException">the input is too large.</exception>
     public override async Task<string> ScheduleNewOrchestrationInstanceAsync(
-        TaskName orchestratorName, object? input = null, StartOrchestrationOptions? options = null, CancellationToken cancellation = default)
+        TaskName orchestratorName, object? input = null, StartOrchestrationOptions? options = null,
+        CancellationToken cancellation = default)
     {
         string id = options?.InstanceId ?? Guid.NewGuid().ToString("N");
         if (id.StartsWith('@'))

@@ -49,9 +49,10 @@ internal sealed record EventSent(int Id, string InstanceId, string Name, string?
 /// <param name="Id">the action's number</param>
 /// <param name="Name">the orchestrator</param>
 /// <param name="InstanceId">the child's id</param>
-/// <param name="Version">null: the host's default version at the time the child starts; left out, so that a new default still replays</param>
+/// <param name="Version">null: the host's default version when the child starts; left out, so that a new default still replays</param>
 /// <param name="Input">JSON</param>
-internal sealed record SubOrchestrationCreated(int Id, string Name, string InstanceId, string? Version, string? Input) : ScheduledAction(Id);
+internal sealed record SubOrchestrationCreated(int Id, string Name, string InstanceId, string? Version, string? Input)
+    : ScheduledAction(Id);
 
 /// <summary>The answer to an action; tasks and sub-orchestrations share the first two.</summary>
 internal abstract record ActionOutcome(int Id) : HistoryEvent;

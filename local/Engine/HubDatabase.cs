@@ -20,7 +20,7 @@ internal sealed class HubDatabase : IDisposable
     private readonly Session _reads;
     private readonly Thread _writer;
 
-    /// <exception cref="HubUnavailableException">the hub is in use, damaged, written by a newer version, or its folder is not writable.</exception>
+    /// <exception cref="HubUnavailableException">the hub is in use, damaged, of a newer version, or its folder is not writable.</exception>
     public HubDatabase(string path)
     {
         _path = Path.GetFullPath(path);

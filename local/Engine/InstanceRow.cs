@@ -14,7 +14,8 @@ internal sealed record InstanceRow(
 }
 
 /// <summary>What a turn starts from.</summary>
-internal sealed record PendingTurn(InstanceRow Instance, IReadOnlyList<HistoryEvent> Past, IReadOnlyList<(long Id, HistoryEvent Event)> Inbox);
+internal sealed record PendingTurn(
+    InstanceRow Instance, IReadOnlyList<HistoryEvent> Past, IReadOnlyList<(long Id, HistoryEvent Event)> Inbox);
 
 /// <summary>An activity to run.</summary>
 internal sealed record PendingActivity(long Generation, int TaskId, string InstanceId, string Name, string? Input);

@@ -141,11 +141,13 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
     public Task ReturnActivityAsync(PendingActivity activity) => db.TransactAsync(() => db.Execute(
         "UPDATE activities SET attempts = attempts - 1 WHERE generation = @0 AND task_id = @1", activity.Generation, activity.TaskId));
 
-    /// <summary>The outcome goes to the inbox and the activity's row away, together; an outcome nobody waits for any more is dropped.</summary>
+    /// <summary>The outcome goes to the inbox and the activity's row away, together; what nobody waits for any more is dropped.</summary>
     public Task<bool> CompleteActivityAsync(PendingActivity activity, ActionOutcome outcome) => db.TransactAsync(() =>
     {
-        if (db.Execute("DELETE FROM activities WHERE generation = @0 AND task_id = @1", activity.Generation, activity.TaskId) == 0) return false;
-        return Find(activity.InstanceId) is { IsOver: false } instance && instance.Generation == activity.Generation
+        int pending = db.Execute(
+            "DELETE FROM activities WHERE generation = @0 AND task_id = @1", activity.Generation, activity.TaskId);
+        return pending > 0
+            && Find(activity.InstanceId) is { IsOver: false } instance && instance.Generation == activity.Generation
             && Enqueue(activity.InstanceId, activity.Generation, Now, outcome);
     });
 
@@ -164,7 +166,8 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
         InstanceRow instance = turn.Instance;
         if (Find(instance.Id) is not { IsOver: false } current || current.Generation != instance.Generation) return null;
         db.Execute(
-            "UPDATE instances SET status = @1, output = @2, custom_status = COALESCE(@3, custom_status, 'null'), updated_at = @4 WHERE id = @0",
+            "UPDATE instances SET status = @1, output = @2, custom_status = COALESCE(@3, custom_status, 'null'), updated_at = @4 " +
+            "WHERE id = @0",
             instance.Id, (int)result.Status, result.Output, result.CustomStatus, Now);
 
         var wakeups = new Wakeups();
@@ -302,7 +305,9 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
 
     private static InstanceRow ReadInstance(SqliteDataReader r) => new(
         r.GetString(0), r.GetInt64(1), r.GetString(2), r.GetString(3), (OrchestrationRuntimeStatus)r.GetInt32(4), Text(r, 5), Text(r, 6),
-        Text(r, 7), Text(r, 8), Text(r, 9), new DateTimeOffset(r.GetInt64(10), TimeSpan.Zero), new DateTimeOffset(r.GetInt64(11), TimeSpan.Zero));
+        Text(r, 7), Text(r, 8), Text(r, 9), Time(r, 10), Time(r, 11));
+
+    private static DateTimeOffset Time(SqliteDataReader r, int column) => new(r.GetInt64(column), TimeSpan.Zero);
 
     private static string? Text(SqliteDataReader r, int column) => r.IsDBNull(column) ? null : r.GetString(column);
 }

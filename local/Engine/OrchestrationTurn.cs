@@ -32,7 +32,7 @@ internal sealed record TurnResult
     }
 }
 
-/// <summary>Replays an instance's history through the orchestrator's code, feeds it the new events, and collects what it asks for next.</summary>
+/// <summary>Replays a history through the orchestrator's code, feeds it the new events, collects what it asks for next.</summary>
 internal sealed class OrchestrationTurn
 {
     private readonly Func<string, Orchestrator?> _find;
@@ -163,8 +163,9 @@ internal sealed class OrchestrationTurn
         {
             return _context.ContinuedAsNew is { } next ? Continue(result, next) : Complete(result, _main.Result);
         }
-        catch (Exception error) when (error is not OutOfMemoryException) // what the orchestrator returned cannot be serialized or is too large
+        catch (Exception error) when (error is not OutOfMemoryException)
         {
+            // what the orchestrator returned cannot be serialized, or is too large
             return TurnResult.Fail(result, error);
         }
     }

@@ -2,7 +2,7 @@ using Microsoft.Extensions.Logging;
 
 namespace Rlhf.Local.Engine;
 
-/// <summary>Names the instance whose orchestrator holds a turn too long: an endless loop or a blocking call. One for each turn worker.</summary>
+/// <summary>Names the instance whose orchestrator holds a turn too long: an endless loop or a blocking call. One per turn worker.</summary>
 internal sealed class TurnWatchdog : IDisposable
 {
     private readonly TimeSpan _limit;

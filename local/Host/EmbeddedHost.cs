@@ -14,8 +14,8 @@ using Rlhf.Local.Engine;
 namespace Rlhf.Local.Host;
 
 /// <summary>
-/// A function app in this process: Kestrel on loopback, timer and queue triggers, and the durable engine on one SQLite file. It goes on with
-/// every orchestration that it finds there.
+/// A function app in this process: Kestrel on loopback, timer and queue triggers, and the durable engine on one SQLite file. It goes on
+/// with every orchestration that it finds there.
 /// </summary>
 public sealed class EmbeddedHost : IAsyncDisposable
 {
@@ -26,6 +26,7 @@ public sealed class EmbeddedHost : IAsyncDisposable
     private readonly TimeSpan _shutdownTimeout;
     private readonly CancellationTokenSource _stopping = new();
     private int _isStopped;
+    private int _isDisposed;
 
     private EmbeddedHost(WebApplication app, HubDatabase db, TimeSpan shutdownTimeout)
     {
@@ -43,7 +44,7 @@ public sealed class EmbeddedHost : IAsyncDisposable
     /// <summary>The client that functions get.</summary>
     public DurableTaskClient Client => Services.GetRequiredService<DurableTaskClient>();
 
-    /// <summary>Completes when the host has been stopped; fails, with a message fit for people, when its database cannot be written.</summary>
+    /// <summary>Completes when the host is stopped; fails, with a message fit for people, when its database cannot be written.</summary>
     public Task Completion { get; }
 
     /// <summary>Builds the host and starts it.</summary>
@@ -92,15 +93,17 @@ public sealed class EmbeddedHost : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        if (Interlocked.Exchange(ref _isDisposed, 1) != 0) return;
         await StopAsync();
         await _app.DisposeAsync();
         _db.Dispose();
         _stopping.Dispose();
     }
 
-    private static WebApplication Build(EmbeddedHostOptions options, IConfigurationRoot configuration, FunctionCatalog catalog, HubDatabase db)
+    private static WebApplication Build(
+        EmbeddedHostOptions options, IConfigurationRoot configuration, FunctionCatalog catalog, HubDatabase db)
     {
-        WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ContentRootPath = options.ContentRoot });
+        var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ContentRootPath = options.ContentRoot });
         builder.Configuration.AddConfiguration(configuration);
         options.ConfigureLogging?.Invoke(builder.Logging);
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>

@@ -7,7 +7,7 @@ namespace Rlhf.Local.Host;
 /// <summary>One [Function] method and the parameter that its trigger fills.</summary>
 internal sealed record Function(string Name, MethodInfo Method, ParameterInfo TriggerParameter, TriggerBindingAttribute Trigger);
 
-/// <summary>The [Function] methods of some assemblies, found once at start; the genuine SDK does the same with a source generator.</summary>
+/// <summary>The [Function] methods of some assemblies, found once at start; the genuine SDK does it with a source generator.</summary>
 internal sealed class FunctionCatalog
 {
     private readonly Dictionary<string, Function> _byName = new(StringComparer.OrdinalIgnoreCase);

@@ -66,7 +66,8 @@ internal sealed class FunctionInvoker(IServiceScopeFactory scopes)
         if (parameter.IsDefined(typeof(DurableClientAttribute))) return context.InstanceServices.GetRequiredService<DurableTaskClient>();
         if (parameter.ParameterType == typeof(FunctionContext)) return context;
         if (parameter.ParameterType == typeof(CancellationToken)) return context.CancellationToken;
-        if (bindingData.TryGetValue(parameter.Name!, out object? value) && value is not null) return ConvertTo(parameter.ParameterType, value);
+        if (bindingData.TryGetValue(parameter.Name!, out object? value) && value is not null)
+            return ConvertTo(parameter.ParameterType, value);
         if (parameter.HasDefaultValue) return parameter.DefaultValue;
         return parameter.ParameterType.IsValueType ? Activator.CreateInstance(parameter.ParameterType) : null;
     }

@@ -36,7 +36,8 @@ internal static class HttpFunctions
                 throw new HostConfigurationException($"HTTP function '{function.Name}' must take an ASP.NET Core HttpRequest.");
             string[] methods = trigger.Methods.Length == 0 ? AllMethods : [.. trigger.Methods.Select(method => method.ToUpperInvariant())];
             string? needed = trigger.AuthLevel == AuthorizationLevel.Anonymous ? null : key;
-            app.MapMethods($"{prefix}/{trigger.Route ?? function.Name}", methods, http => AnswerAsync(http, function, needed, invoker, logger));
+            string route = $"{prefix}/{trigger.Route ?? function.Name}";
+            app.MapMethods(route, methods, http => AnswerAsync(http, function, needed, invoker, logger));
         }
     }
 

@@ -9,8 +9,8 @@ using Microsoft.Extensions.Logging;
 namespace Rlhf.Local.Host;
 
 /// <summary>
-/// Polls storage queues as the Functions host does: Base64 messages unless host.json says otherwise, deleted after success, tried again after
-/// a failure, set aside in {queue}-poison after maxDequeueCount deliveries. The pause between polls doubles up to maxPollingInterval.
+/// Polls storage queues as the Functions host does: Base64 messages unless host.json says otherwise, deleted after success, tried again
+/// after a failure, set aside in {queue}-poison after maxDequeueCount deliveries. The pause between polls doubles up to maxPollingInterval.
 /// </summary>
 internal sealed class QueueTriggers
 {

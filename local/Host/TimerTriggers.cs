@@ -7,7 +7,8 @@ using Rlhf.Local.Engine;
 namespace Rlhf.Local.Host;
 
 /// <summary>
-/// Fires timer functions by their NCRONTAB schedule in UTC, one at a time each; what was missed while the host was down fires once, past due.
+/// Fires timer functions by their NCRONTAB schedule in UTC, one at a time each; what was missed while the host was down fires once,
+/// past due.
 /// </summary>
 internal sealed class TimerTriggers
 {

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using Microsoft.DurableTask;
 using Microsoft.DurableTask.Client;
+using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Rlhf.Local.Engine;
@@ -25,7 +26,8 @@ internal sealed class TestHost : IAsyncDisposable
     public string DatabasePath => _options.DatabasePath;
 
     public static async Task<TestHost> StartAsync(
-        Dictionary<string, string?>? settings = null, TimeProvider? clock = null, Func<EmbeddedHostOptions, EmbeddedHostOptions>? with = null)
+        Dictionary<string, string?>? settings = null, TimeProvider? clock = null,
+        Func<EmbeddedHostOptions, EmbeddedHostOptions>? with = null)
     {
         string folder = Directory.CreateTempSubdirectory("rlhf-local-").FullName;
         var options = new EmbeddedHostOptions
@@ -34,6 +36,7 @@ internal sealed class TestHost : IAsyncDisposable
             Assemblies = [typeof(TestHost).Assembly],
             ContentRoot = folder,
             Clock = clock ?? TimeProvider.System,
+            ConfigureServices = AddServices,
             Settings = new Dictionary<string, string?>(settings ?? [])
             {
                 // Its connection string is set by the tests that have a queue.
@@ -46,18 +49,21 @@ internal sealed class TestHost : IAsyncDisposable
         return host;
     }
 
+    public static void AddServices(IServiceCollection services, IConfiguration configuration) =>
+        services.AddSingleton<FailureCounter>().AddSingleton<TriggerProbe>();
+
     public async Task StartAgainAsync(Func<EmbeddedHostOptions, EmbeddedHostOptions>? with = null)
     {
         EmbeddedHostOptions options = with?.Invoke(_options) ?? _options;
         Host = await EmbeddedHost.CreateAsync(options with { ConfigureLogging = logging => logging.AddProvider(Log) });
     }
 
+    public Task<string> BeginAsync(string orchestrator, object? input = null, string? id = null) =>
+        Client.ScheduleNewOrchestrationInstanceAsync(orchestrator, input, new StartOrchestrationOptions(id));
+
     /// <summary>Starts an instance and waits until it is over.</summary>
-    public async Task<OrchestrationMetadata> RunAsync(string orchestrator, object? input = null, string? id = null)
-    {
-        id = await Client.ScheduleNewOrchestrationInstanceAsync(orchestrator, input, new StartOrchestrationOptions(id));
-        return await CompletionAsync(id);
-    }
+    public async Task<OrchestrationMetadata> RunAsync(string orchestrator, object? input = null, string? id = null) =>
+        await CompletionAsync(await BeginAsync(orchestrator, input, id));
 
     public async Task<OrchestrationMetadata> CompletionAsync(string id)
     {

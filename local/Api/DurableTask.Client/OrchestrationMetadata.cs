@@ -40,5 +40,6 @@ public sealed class OrchestrationMetadata(string name, string instanceId)
     private T? Read<T>(string? data, string method, string what) => DataConverter is { } converter
         ? converter.Deserialize<T>(data)
         : throw new InvalidOperationException(
-            $"The {method} method can only be used on OrchestrationMetadata objects that are fetched with the option to include {what} data.");
+            $"The {method} method can only be used on OrchestrationMetadata objects " +
+            $"that are fetched with the option to include {what} data.");
 }

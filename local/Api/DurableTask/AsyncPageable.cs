@@ -28,7 +28,8 @@ public abstract class AsyncPageable<T> : IAsyncEnumerable<T>
 public static class Pageable
 {
     /// <param name="pageFunc">(continuation token, page size, cancellation) to one page</param>
-    public static AsyncPageable<T> Create<T>(Func<string?, int?, CancellationToken, Task<Page<T>>> pageFunc) => new FuncPageable<T>(pageFunc);
+    public static AsyncPageable<T> Create<T>(Func<string?, int?, CancellationToken, Task<Page<T>>> pageFunc) =>
+        new FuncPageable<T>(pageFunc);
 
     private sealed class FuncPageable<T>(Func<string?, int?, CancellationToken, Task<Page<T>>> pageFunc) : AsyncPageable<T>
     {

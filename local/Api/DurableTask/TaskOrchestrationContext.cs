@@ -81,10 +81,11 @@ public abstract class TaskOrchestrationContext
     /// <summary>A GUID that is the same on every replay.</summary>
     public abstract Guid NewGuid();
 
-    /// <summary>Less than, equal to or greater than 0, as this orchestration's version is older than, the same as or newer than this one.</summary>
+    /// <returns>less than, equal to or greater than 0, as this orchestration's version is older, the same or newer.</returns>
     public virtual int CompareVersionTo(string version) => TaskOrchestrationVersioningUtils.CompareVersions(Version, version);
 
-    public virtual ILogger CreateReplaySafeLogger(string categoryName) => new ReplaySafeLogger(this, LoggerFactory.CreateLogger(categoryName));
+    public virtual ILogger CreateReplaySafeLogger(string categoryName) =>
+        new ReplaySafeLogger(this, LoggerFactory.CreateLogger(categoryName));
     public virtual ILogger CreateReplaySafeLogger(Type type) => new ReplaySafeLogger(this, LoggerFactory.CreateLogger(type));
     public virtual ILogger CreateReplaySafeLogger<T>() => CreateReplaySafeLogger(typeof(T));
 

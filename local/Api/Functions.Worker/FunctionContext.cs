@@ -20,8 +20,8 @@ public abstract class FunctionDefinition
 }
 
 /// <summary>
-/// Nothing here uses it. Its name clashes with Microsoft.DurableTask.RetryContext in the genuine package, so code that must qualify the name
-/// there must qualify it here.
+/// Nothing here uses it. Its name clashes with Microsoft.DurableTask.RetryContext in the genuine package, so code that must qualify the
+/// name there must qualify it here.
 /// </summary>
 public abstract class RetryContext
 {

@@ -1,0 +1,81 @@
+using System.Net;
+using System.Net.Http.Json;
+using System.Net.Sockets;
+using System.Text.Json;
+using Rlhf.Local.Host;
+using Xunit;
+
+namespace Rlhf.Local.Tests;
+
+public sealed class HttpTests : IDisposable
+{
+    private readonly HttpClient _http = new();
+
+    public void Dispose() => _http.Dispose();
+
+    [Fact]
+    public async Task A_route_binds_its_values_the_client_and_the_context_and_answers_in_camel_case()
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        _http.BaseAddress = host.Host.BaseUrl;
+        using HttpResponseMessage accepted = await _http.PostAsync("api/chains/web/5", null);
+        Assert.Equal(HttpStatusCode.Accepted, accepted.StatusCode);
+        Assert.Equal("/api/chains/web/5", accepted.Headers.Location?.ToString());
+        var body = await accepted.Content.ReadFromJsonAsync<JsonElement>();
+        Assert.Equal("web", body.GetProperty("runId").GetString());
+        Assert.Equal("StartChain", body.GetProperty("function").GetString());
+        await host.CompletionAsync("web");
+        JsonElement found = await _http.GetFromJsonAsync<JsonElement>("api/chains/web");
+        Assert.Equal("Completed", found.GetProperty("state").GetString());
+    }
+
+    [Theory]
+    [InlineData("GET", "api/chains/nobody", HttpStatusCode.NotFound)] // the function's own answer
+    [InlineData("GET", "api/nothing", HttpStatusCode.NotFound)] // no such route
+    [InlineData("GET", "chains/nobody", HttpStatusCode.NotFound)] // without the prefix
+    [InlineData("DELETE", "api/chains/nobody", HttpStatusCode.NotFound)] // no such method: as on the Functions host
+    [InlineData("POST", "api/chains/x/notANumber", HttpStatusCode.NotFound)] // the route's constraint
+    [InlineData("GET", "api/open", HttpStatusCode.OK)] // without a route: the function's name
+    [InlineData("GET", "api/breaks", HttpStatusCode.InternalServerError)]
+    public async Task Requests_get_the_status_of_the_genuine_host(string method, string path, HttpStatusCode expected)
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        _http.BaseAddress = host.Host.BaseUrl;
+        using var request = new HttpRequestMessage(new HttpMethod(method), path);
+        using HttpResponseMessage answer = await _http.SendAsync(request);
+        Assert.Equal(expected, answer.StatusCode);
+        Assert.DoesNotContain("secret detail", await answer.Content.ReadAsStringAsync(), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("api/chains/nobody", null, HttpStatusCode.Unauthorized)]
+    [InlineData("api/chains/nobody", "wrong", HttpStatusCode.Unauthorized)]
+    [InlineData("api/chains/nobody?code=wrong", null, HttpStatusCode.Unauthorized)]
+    [InlineData("api/chains/nobody", "right", HttpStatusCode.NotFound)]
+    [InlineData("api/chains/nobody?code=right", null, HttpStatusCode.NotFound)]
+    [InlineData("api/open", null, HttpStatusCode.OK)] // anonymous
+    public async Task With_a_functions_key_functions_of_that_level_ask_for_it(string path, string? header, HttpStatusCode expected)
+    {
+        await using TestHost host = await TestHost.StartAsync(new() { ["FunctionsKey"] = "right" });
+        using var request = new HttpRequestMessage(HttpMethod.Get, new Uri(host.Host.BaseUrl, path));
+        if (header is not null) request.Headers.Add("x-functions-key", header);
+        using HttpResponseMessage answer = await _http.SendAsync(request);
+        Assert.Equal(expected, answer.StatusCode);
+    }
+
+    [Fact]
+    public async Task A_port_in_use_is_one_clear_error_and_no_orchestration_is_touched()
+    {
+        using var taken = new TcpListener(IPAddress.Loopback, 0);
+        taken.Start();
+        int port = ((IPEndPoint)taken.LocalEndpoint).Port;
+        await using TestHost host = await TestHost.StartAsync();
+        await host.Host.DisposeAsync();
+        var error = await Assert.ThrowsAsync<PortInUseException>(() => host.StartAgainAsync(options => options with { Port = port }));
+        Assert.Equal(port, error.Port);
+        Assert.Contains($"Port {port} on 127.0.0.1 is in use", error.Message, StringComparison.Ordinal);
+        taken.Stop();
+        await host.StartAgainAsync(options => options with { Port = port }); // neither the hub nor anything else was left locked
+        Assert.Equal(port, host.Host.BaseUrl.Port);
+    }
+}

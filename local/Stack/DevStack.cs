@@ -75,7 +75,7 @@ internal sealed class DevStack : IAsyncDisposable
             StorageAccount storage = StorageAccount.FromSettings(settings.GetValueOrDefault);
             await storage.EnsureCreatedAsync(
                 [StorageAccount.JobQueue(options.Machine), StorageAccount.EventsQueue, StorageAccount.PoisonQueue], cancellation);
-            TrainerSupervisor trainer = TrainerSupervisor.Start(state, TrainerSettings(settings, options), tell);
+            TrainerSupervisor trainer = TrainerSupervisor.Start(state, TrainerSettings(state, settings, options), tell);
             try
             {
                 host = await EmbeddedHost.CreateAsync(HostOptions(state, settings, options), cancellation);
@@ -143,9 +143,11 @@ internal sealed class DevStack : IAsyncDisposable
         },
     };
 
-    private static Dictionary<string, string> TrainerSettings(Dictionary<string, string> settings, StackOptions options) => new(settings)
+    private static Dictionary<string, string> TrainerSettings(StateFolder state, Dictionary<string, string> settings, StackOptions options) => new(settings)
     {
         ["RLHF_MACHINE"] = options.Machine,
+        ["RLHF_CACHE"] = Path.Combine(state.Root, "cache"),
+        ["RLHF_GRACE_SECONDS"] = "10",
         // OpenMP's default is to spin while it waits, which starves a machine that also runs the host and the storage.
         ["OMP_WAIT_POLICY"] = Environment.GetEnvironmentVariable("OMP_WAIT_POLICY") ?? "PASSIVE",
     };

@@ -57,7 +57,7 @@ internal sealed record RunCommand(string Spec, string? Data, string Out, string 
             Summary.Print(console, found.Report, Path.GetRelativePath(Environment.CurrentDirectory, found.Folder));
         if (end.State == RunStates.Succeeded)
             return 0;
-        await Console.Error.WriteLineAsync($"error: run {end.RunId} {end.State}{(end.Error is null ? "." : ": " + end.Error)}");
+        await Console.Error.WriteLineAsync(end.Error is null ? $"error: run {end.RunId} {end.State}" : $"error: {end.Error}");
         return 1;
     }
 

@@ -22,11 +22,14 @@ internal static class Summary
         if (table.Rows.Count > 0)
             console.Write(table);
 
-        console.WriteLine(report.Summary);
-        console.WriteLine(string.Create(
-            CultureInfo.InvariantCulture, $"time: {report.Time.TotalSeconds:0} s, overhead {report.Time.Overhead:P0}"));
-        console.WriteLine($"report: {Path.Combine(folder, "report.html")}");
-        console.WriteLine($"models: {Path.Combine(folder, "models")}");
+        // Not through the console's layout, which would break long lines where there is no terminal.
+        TextWriter output = console.Profile.Out.Writer;
+        output.WriteLine(report.Summary);
+        output.WriteLine(string.Create(
+            CultureInfo.InvariantCulture, $"time: {report.Time.TotalSeconds:0} s, of it not computing {report.Time.Overhead * 100:0.0}%"));
+        output.WriteLine($"report: {Path.Combine(folder, "report.html")}");
+        if (report.Models.Count > 0)
+            output.WriteLine($"models: {Path.Combine(folder, "models")}");
     }
 
     private static string Cell(EvaluationRow? row) => row is null

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using Rlhf.Functions;
 using Rlhf.Local.Engine;
 using Rlhf.Local.Host;
 using Rlhf.Storage;
@@ -71,14 +72,13 @@ internal sealed class DevStack : IAsyncDisposable
 
             StoragePorts ports = state.TakePorts();
             azurite = await Azurite.StartAsync(state, ports, tell, cancellation);
-            var settings = new Dictionary<string, string> { ["AzureWebJobsStorage"] = ports.ConnectionString };
-            StorageAccount storage = StorageAccount.FromSettings(settings.GetValueOrDefault);
+            StorageAccount storage = StorageAccount.FromSettings(name => name == "AzureWebJobsStorage" ? ports.ConnectionString : null);
             await storage.EnsureCreatedAsync(
                 [StorageAccount.JobQueue(options.Machine), StorageAccount.EventsQueue, StorageAccount.PoisonQueue], cancellation);
-            TrainerSupervisor trainer = TrainerSupervisor.Start(state, TrainerSettings(state, settings, options), tell);
+            TrainerSupervisor trainer = TrainerSupervisor.Start(state, TrainerSettings(state, ports, options), tell);
             try
             {
-                host = await EmbeddedHost.CreateAsync(HostOptions(state, settings, options), cancellation);
+                host = await EmbeddedHost.CreateAsync(HostOptions(state, ports, options), cancellation);
             }
             catch
             {
@@ -129,12 +129,18 @@ internal sealed class DevStack : IAsyncDisposable
         }
     }
 
-    private static EmbeddedHostOptions HostOptions(StateFolder state, Dictionary<string, string> settings, StackOptions options) => new()
+    private static EmbeddedHostOptions HostOptions(StateFolder state, StoragePorts ports, StackOptions options) => new()
     {
         DatabasePath = state.Database,
         Assemblies = [typeof(DevStack).Assembly],
         Port = options.Port,
-        Settings = settings.ToDictionary(pair => pair.Key, pair => (string?)pair.Value),
+        Settings = new Dictionary<string, string?>
+        {
+            ["AzureWebJobsStorage"] = ports.ConnectionString,
+            // Without Retrain__Spec the timer has nothing to start; its schedule must be there all the same.
+            ["Retrain__Schedule"] = Environment.GetEnvironmentVariable("Retrain__Schedule") ?? "0 */10 * * * *",
+        },
+        ConfigureServices = (services, configuration) => services.AddRlhf(configuration),
         ConfigureLogging = logging =>
         {
             logging.AddProvider(new LogFile(state.Log("host")));
@@ -143,8 +149,9 @@ internal sealed class DevStack : IAsyncDisposable
         },
     };
 
-    private static Dictionary<string, string> TrainerSettings(StateFolder state, Dictionary<string, string> settings, StackOptions options) => new(settings)
+    private static Dictionary<string, string> TrainerSettings(StateFolder state, StoragePorts ports, StackOptions options) => new()
     {
+        ["AzureWebJobsStorage"] = ports.ConnectionString,
         ["RLHF_MACHINE"] = options.Machine,
         ["RLHF_CACHE"] = Path.Combine(state.Root, "cache"),
         ["RLHF_GRACE_SECONDS"] = "10",

@@ -104,10 +104,7 @@ public static class RlhfRun
 
             await RunStageAsync(
                 Stages.Reward, JobKind.Reward,
-                [
-                    .. Sets(DatasetNames.Preferences, "train", "validation", "test"), .. Sets(DatasetNames.Demonstrations, "validation"),
-                    .. Sets(DatasetNames.Evaluation, "test"),
-                ],
+                [.. Sets(DatasetNames.Preferences, "train", "validation"), .. Sets(DatasetNames.Demonstrations, "train")],
                 new Gate("gates.minRewardAccuracy", DecisionMetrics.RewardAccuracy, Spec.Gates.MinRewardAccuracy, "Use more or cleaner preferences"),
                 new Gate("gates.minRewardGoldCorrelation", DecisionMetrics.GoldCorrelation, Spec.Gates.MinRewardGoldCorrelation, "Use more preferences"));
 

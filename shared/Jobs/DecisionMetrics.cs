@@ -7,7 +7,7 @@ public static class DecisionMetrics
     public const string EosRate = "eos_rate";
 
     /// <summary>Reward model: accuracy on validation preferences.</summary>
-    public const string RewardAccuracy = "accuracy";
+    public const string RewardAccuracy = "val/accuracy";
 
     /// <summary>Reward model: correlation with the sample world's judge.</summary>
     public const string GoldCorrelation = "gold_correlation";

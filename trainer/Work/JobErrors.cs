@@ -19,6 +19,7 @@ internal static class JobErrors
         (JobErrorKind kind, string remedy) = e switch
         {
             JobInputException input => (JobErrorKind.Input, input.Remedy),
+            PreflightFailedException => (JobErrorKind.Input, "The models' numbers do not agree; do not train on. Check the SFT and reward model folders."),
             ModelFormatException => (JobErrorKind.Input, "Give a model folder in Hugging Face's format that this trainer supports."),
             CheckpointMismatchException => (JobErrorKind.Input,
                 "The stage's checkpoint was written by another version of the trainer or for another spec. Start a new run under a new runId."),

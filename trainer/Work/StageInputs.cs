@@ -2,6 +2,7 @@ using Rlhf.Jobs;
 using Rlhf.Rows;
 using Rlhf.Spec;
 using Rlhf.Trainer.Data;
+using Rlhf.Trainer.Evaluation;
 using Rlhf.Trainer.Methods;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
@@ -26,6 +27,7 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
         JobKind.Pretrain => Pretrain(resume),
         JobKind.Sft => Sft(),
         JobKind.Reward => Reward(),
+        JobKind.Ppo => Ppo(),
         _ => throw new JobInputException($"This trainer knows no job of kind {job.Kind}.", "Take a trainer of the run's version."),
     };
 
@@ -49,7 +51,7 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
             Method = new Pretrain(
                 model, spec.Pretrain ?? new PretrainSpec(), [.. train.Select(text => tokenizer.Encode(text))],
                 [.. Texts("validation").Select(text => tokenizer.Encode(text))], tokenizer, spec.Seed),
-            Model = new FinishedModel("base", folder => HuggingFaceFolder.Save(folder, model, tokenizer)),
+            Model = new FinishedModel(ModelRoles.Base, folder => HuggingFaceFolder.Save(folder, model, tokenizer)),
             SaveInputs = checkpoint => SaveTokenizer(checkpoint, tokenizer),
             Owned = [model],
         };
@@ -57,7 +59,7 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
 
     private StageWork Sft()
     {
-        LoadedModel start = Model("base");
+        LoadedModel start = Model(ModelRoles.Base);
         RowTokenizer rows = RowTokenizer(start);
         return new StageWork
         {
@@ -65,28 +67,46 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
                 start.Model, spec.Sft, [.. Rows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)],
                 [.. OptionalRows(DatasetNames.Demonstrations, "validation").Select(rows.Demonstration)], start.Tokenizer, spec.Ppo.MaxNewTokens,
                 spec.Seed),
-            Model = new FinishedModel("sft", folder => HuggingFaceFolder.Save(folder, start.Model, start.Tokenizer)),
+            Model = new FinishedModel(ModelRoles.Sft, folder => HuggingFaceFolder.Save(folder, start.Model, start.Tokenizer)),
             Owned = [start],
         };
     }
 
     private StageWork Reward()
     {
-        LoadedModel start = Model("sft");
-        RowTokenizer rows = RowTokenizer(start);
+        LoadedModel sft = Model(ModelRoles.Sft);
+        RowTokenizer rows = RowTokenizer(sft);
+        IReadOnlyList<Row> validation = OptionalRows(DatasetNames.Preferences, "validation");
         var method = new RewardModel(
-            start.Model, spec.Reward, [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)],
-            [.. OptionalRows(DatasetNames.Preferences, "validation").Select(rows.Preference)],
-            [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], start.Tokenizer, spec.Seed);
+            sft.Model, spec.Reward, [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)], [.. validation.Select(rows.Preference)],
+            [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], sft.Tokenizer, spec.Seed);
         return new StageWork
         {
             Method = method,
-            Model = new FinishedModel("reward", folder =>
+            Model = new FinishedModel(ModelRoles.Reward, folder =>
             {
                 using Transformer calibrated = method.Export();
-                HuggingFaceFolder.Save(folder, calibrated, start.Tokenizer);
+                HuggingFaceFolder.Save(folder, calibrated, sft.Tokenizer);
             }),
-            Owned = [start],
+            Validate = () => Validation.OfReward(method, sft, validation, rows, spec),
+            Owned = [sft],
+        };
+    }
+
+    private StageWork Ppo()
+    {
+        LoadedModel sft = Model(ModelRoles.Sft), reward = Model(ModelRoles.Reward);
+        RowTokenizer rows = RowTokenizer(sft);
+        Row[] validation = [.. OptionalRows(DatasetNames.Prompts, "validation").Take(spec.Ppo.ValidationPrompts)];
+        var method = new Ppo(
+            sft.Model, reward.Model, spec.Ppo, [.. Rows(DatasetNames.Prompts, "train").Select(rows.PromptOnly)],
+            [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], sft.Tokenizer, spec.Seed);
+        return new StageWork
+        {
+            Method = method,
+            Model = new FinishedModel(ModelRoles.Ppo, folder => HuggingFaceFolder.Save(folder, method.Policy, sft.Tokenizer)),
+            Validate = () => Validation.OfPolicy(method, validation, rows),
+            Owned = [sft, reward],
         };
     }
 

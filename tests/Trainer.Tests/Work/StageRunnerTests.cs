@@ -22,6 +22,25 @@ public sealed class StageRunnerTests(AzuriteFixture azurite)
         Head head = (await run.Blobs.ReadJsonAsync<Head>(BlobLayout.Head(run.RunId, Stages.Sft), TestContext.Current.CancellationToken))!;
         Assert.Equal((1, 6), (head.Fence, head.Step));
     }
+
+    [Fact]
+    public async Task StagesHandModelsOnAndPpoEndsInSlices()
+    {
+        JobTestRun run = await JobTestRun.CreateAsync(azurite);
+        run.Use(await run.RunAsync(Stages.Sft, run.Job(JobKind.Sft)));
+
+        JobResult reward = await run.RunAsync(Stages.Reward, run.Job(JobKind.Reward));
+        run.Use(reward);
+        JobResult first = await run.RunAsync(Stages.Ppo, run.Job(JobKind.Ppo, untilStep: 2));
+        JobResult second = await run.RunAsync(Stages.Ppo, run.Job(JobKind.Ppo, untilStep: 4), fence: 2);
+
+        Assert.InRange(reward.Metrics[DecisionMetrics.RewardAccuracy], 0, 1);
+        Assert.Equal((JobState.SliceDone, 2, 4), (first.Outcome, first.Step, first.TotalSteps));
+        Assert.Equal((JobState.Succeeded, 4), (second.Outcome, second.Step));
+        Assert.Contains(DecisionMetrics.Kl, first.Metrics);
+        Assert.Contains(DecisionMetrics.ProxyReward + DecisionMetrics.Ci95, first.Metrics);
+        Assert.NotEqual(first.Models[ModelRoles.Ppo].Sha256, second.Models[ModelRoles.Ppo].Sha256);
+    }
 }
 
 /// <summary>Tests that share one storage emulator; they run one after the other.</summary>

@@ -10,8 +10,8 @@ internal static class PretrainText
 
     private static readonly (double Weight, Func<WorldRandom, string> Write)[] Genres =
     [
-        (.18, ThingArticle), (.39, QuestionPage), (.06, KindArticle), (.05, PersonArticle), (.07, SumPage), (.09, ComparisonPage),
-        (.02, Reviews), (.03, DeedPage), (.06, OppositePage), (.05, Conversation),
+        (.14, ThingArticle), (.32, QuestionPage), (.20, MarkedTest), (.05, KindArticle), (.04, PersonArticle), (.06, SumPage),
+        (.07, ComparisonPage), (.02, Reviews), (.02, DeedPage), (.05, OppositePage), (.03, Conversation),
     ];
 
     public static string Document(WorldRandom random)
@@ -124,7 +124,9 @@ internal static class PretrainText
 
     /// <summary>Ways in which pages set out questions and answers; none is the dialogue format of fine-tuning.</summary>
     private static readonly (string Question, string Answer)[] Styles =
-        [("Question: ", "\nAnswer: "), ("Q: ", "\nA: "), ("Pupil: ", "\nTeacher: "), ("Quiz: ", " "), ("- ", "\n  "), ("He asks: ", " She says: ")];
+    [
+        ("Question: ", "\nAnswer: "), ("Q: ", "\nA: "), ("Child: ", "\nMother: "), ("Quiz: ", " "), ("", "\n"), ("", " - "), ("He asks: ", " She says: "),
+    ];
 
     private static string QuestionPage(WorldRandom random)
     {
@@ -133,6 +135,29 @@ internal static class PretrainText
         {
             Question question = Ask(random);
             return $"{style.Question}{question.Prompt}{style.Answer}{random.Pick(question.Say)(question.Right)}";
+        }));
+    }
+
+    /// <summary>Answers of pupils, right and wrong, with the teacher's mark: what judging an answer can be learnt from.</summary>
+    private static string MarkedTest(WorldRandom random)
+    {
+        int form = random.Below(3);
+        return string.Join('\n', Enumerable.Range(0, 5).Select(_ =>
+        {
+            Question question;
+            do
+                question = Ask(random);
+            while (question.Truth.Demand != Demand.Answer);
+            bool right = random.Chance(.55);
+            string answer = random.Pick(question.Say)(right ? question.Right : random.Pick(question.Rivals));
+            string mark = right ? random.Pick(["Right.", "That is right.", "Right, well done."])
+                : random.Pick(["Wrong.", "That is wrong.", $"Wrong. {random.Pick(question.Say)(question.Right)}"]);
+            return form switch
+            {
+                0 => $"Test: {question.Prompt}\nPupil: {answer}\nMark: {mark}",
+                1 => $"Pupil: {question.Prompt} {answer} Teacher: {mark}",
+                _ => $"{question.Prompt}\n{answer} {mark}",
+            };
         }));
     }
 

@@ -1,10 +1,44 @@
 using System.CommandLine;
-using Rlhf.Trainer.Work;
+using Rlhf.Trainer.Commands;
+using Rlhf.Trainer.Data;
+using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
 
-var root = new RootCommand("The trainer of RLHF as durable functions: models, tokenizers, training methods and the job worker.");
+var root = new RootCommand("The trainer of RLHF as durable functions: models, tokenizers, training methods and the job worker.")
+{
+    LogitsCommand.Create(),
+    GenerateCommand.Create(),
+    ScoreCommand.Create(),
+    TokenizeCommand.Create(),
+    ChatCommand.Create(),
+    WorkCommand.Create(),
+};
 
-var work = new Command("work", "Takes training jobs from the queue and runs them: the container's entry point.");
-work.SetAction(async (_, _) => await JobWorker.RunAsync());
-root.Subcommands.Add(work);
+ParseResult command = root.Parse(args);
+if (command.Errors.Count > 0) return Fail(command.Errors[0].Message);
+try
+{
+    // The worker handles signals itself: it needs longer than the command line would give it.
+    var configuration = new InvocationConfiguration { EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null };
+    return await command.InvokeAsync(configuration);
+}
+catch (JobInputException e)
+{
+    return Fail($"{e.Message} {e.Remedy}");
+}
+catch (Exception e) when (
+    e is CommandException or ModelFormatException or TorchNativeException or IOException or UnauthorizedAccessException)
+{
+    return Fail(e.Message);
+}
+catch (Exception e)
+{
+    return Fail($"{e.GetType().Name}: {e.Message}");
+}
 
-return await root.Parse(args).InvokeAsync();
+// One line on standard error; standard output belongs to results.
+static int Fail(string message)
+{
+    Console.Error.WriteLine($"error: {message.ReplaceLineEndings(" ")}");
+    return 1;
+}

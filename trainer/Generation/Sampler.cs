@@ -10,7 +10,9 @@ public static class Sampler
     /// The new tokens of each prompt, in the order of the prompts, the end token included where one was drawn. The same options give the
     /// same tokens; a row's tokens do not depend on the rows it is decoded with.
     /// </summary>
-    /// <exception cref="ArgumentException">A prompt is empty or longer than the model's positions, or the options do not fit the prompts.</exception>
+    /// <exception cref="ArgumentException">
+    /// A prompt is empty or longer than the model's positions, or the options do not fit the prompts.
+    /// </exception>
     public static int[][] Generate(Transformer model, IReadOnlyList<int[]> prompts, SamplingOptions options)
     {
         Check(model.Config, prompts, options);
@@ -28,7 +30,9 @@ public static class Sampler
         return [.. rows.Select(r => r.New.ToArray())];
     }
 
-    /// <summary>The token a uniform number selects from softmax(logits / temperature), row by row: logits (B, V), uniforms (B, 1) float64.</summary>
+    /// <summary>
+    /// The token a uniform number selects from softmax(logits / temperature), row by row: logits (B, V), uniforms (B, 1) float64.
+    /// </summary>
     internal static Tensor Choose(Tensor logits, double temperature, Tensor uniforms)
     {
         using var scope = NewDisposeScope();
@@ -54,7 +58,7 @@ public static class Sampler
             Tensor hidden = model.Hidden(ids, mask?.narrow(1, 0, longest + step), cache);
             Tensor logits = model.Logits(hidden.select(1, hidden.shape[1] - 1));
             long[] chosen = Next(logits, batch, step, options);
-            for (int i = 0; i < batch.Length; i++) batch[i].Add((int)chosen[i], options.EosId);
+            for (int i = 0; i < batch.Length; i++) batch[i].Add((int)chosen[i], options);
 
             int live = batch.Count(r => !r.Ended);
             if (live == 0) return;
@@ -102,8 +106,10 @@ public static class Sampler
 
     private static void Check(ModelConfig config, IReadOnlyList<int[]> prompts, SamplingOptions options)
     {
-        if (options.MaxNewTokens < 0) throw new ArgumentException($"MaxNewTokens is {options.MaxNewTokens}; it cannot be negative.", nameof(options));
-        if (options.BatchSize < 1) throw new ArgumentException($"BatchSize is {options.BatchSize}; it must be at least 1.", nameof(options));
+        if (options.MaxNewTokens < 0)
+            throw new ArgumentException($"MaxNewTokens is {options.MaxNewTokens}; it cannot be negative.", nameof(options));
+        if (options.BatchSize < 1)
+            throw new ArgumentException($"BatchSize is {options.BatchSize}; it must be at least 1.", nameof(options));
         if (!(options.Temperature >= 0) || double.IsInfinity(options.Temperature))
             throw new ArgumentException($"Temperature is {options.Temperature}; it must be 0 (greedy) or positive.", nameof(options));
         if (options.RowIds is { } ids && ids.Count != prompts.Count)
@@ -112,10 +118,12 @@ public static class Sampler
         {
             if (prompts[i].Length == 0) throw new ArgumentException($"Prompt {i} is empty; it needs at least one token.", nameof(prompts));
             if (prompts[i].Length > config.MaxPositions)
-                throw new ArgumentException($"Prompt {i} has {prompts[i].Length} tokens; the model has {config.MaxPositions} positions.", nameof(prompts));
+                throw new ArgumentException(
+                    $"Prompt {i} has {prompts[i].Length} tokens; the model has {config.MaxPositions} positions.", nameof(prompts));
             int stranger = Array.FindIndex(prompts[i], t => t < 0 || t >= config.VocabularySize);
             if (stranger >= 0)
-                throw new ArgumentException($"Prompt {i} holds token {prompts[i][stranger]}; the vocabulary has {config.VocabularySize}.", nameof(prompts));
+                throw new ArgumentException(
+                    $"Prompt {i} holds token {prompts[i][stranger]}; the vocabulary has {config.VocabularySize}.", nameof(prompts));
         }
     }
 
@@ -133,11 +141,11 @@ public static class Sampler
 
         public int Last => New[^1];
 
-        public void Add(int token, int eosId)
+        public void Add(int token, SamplingOptions options)
         {
             if (Ended) return;
             New.Add(token);
-            Ended = token == eosId || New.Count == Room;
+            Ended = token == options.EosId || options.FurtherEndIds.Contains(token) || New.Count == Room;
         }
     }
 }

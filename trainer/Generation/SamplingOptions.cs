@@ -15,8 +15,11 @@ public sealed record SamplingOptions
     /// <summary>Ids of the rows, which give each row its own random numbers; null numbers them from 0.</summary>
     public IReadOnlyList<long>? RowIds { get; init; }
 
-    /// <summary>The token that ends a row.</summary>
+    /// <summary>The token that ends a row; -1 for none.</summary>
     public required int EosId { get; init; }
+
+    /// <summary>Further tokens that end a row: models for dialogues have several.</summary>
+    public IReadOnlyList<int> FurtherEndIds { get; init; } = [];
 
     /// <summary>The token that fills the shorter rows of a batch.</summary>
     public int PadId { get; init; }

@@ -2,7 +2,9 @@ using System.Text.Json.Nodes;
 
 namespace Rlhf.Trainer.Models;
 
-/// <summary>Hugging Face's field names of each model family, both ways. Defaults are those of transformers' configuration classes.</summary>
+/// <summary>
+/// Hugging Face's field names of each model family, both ways. Defaults are those of transformers' configuration classes.
+/// </summary>
 internal static class ConfigFields
 {
     public static readonly string[] Families = ["llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "opt"];
@@ -21,14 +23,16 @@ internal static class ConfigFields
     public static ModelConfig Read(JsonObject json, string file)
     {
         var f = new Fields(json, file);
-        string family = f.Text("model_type") ?? throw new ModelFormatException(file, "field 'model_type' is missing; this is not a model's config.json.");
+        string family = f.Text("model_type")
+            ?? throw new ModelFormatException(file, "field 'model_type' is missing; this is not a model's config.json.");
         ModelConfig config = family switch
         {
             "llama" or "mistral" or "qwen2" or "qwen3" => LlamaFamily(f, family),
             "gpt2" => Gpt2(f),
             "gpt_neox" => GptNeoX(f),
             "opt" => Opt(f),
-            _ => throw new ModelFormatException(file, $"model_type '{family}' is not supported; supported are {string.Join(", ", Families)}."),
+            _ => throw new ModelFormatException(
+                file, $"model_type '{family}' is not supported; supported are {string.Join(", ", Families)}."),
         };
         return config with
         {
@@ -45,8 +49,7 @@ internal static class ConfigFields
     {
         var json = new JsonObject
         {
-            ["architectures"] = new JsonArray(
-                ClassPrefixes[c.ModelType] + (c.Head == HeadKind.Score ? "ForSequenceClassification" : c.ModelType == "gpt2" ? "LMHeadModel" : "ForCausalLM")),
+            ["architectures"] = new JsonArray(Architecture(c)),
             ["model_type"] = c.ModelType,
             ["vocab_size"] = c.VocabularySize,
         };
@@ -300,10 +303,17 @@ internal static class ConfigFields
         f.Read("label2id");
         f.Read("torch_dtype");
         f.Read("dtype");
-        if (architecture is null || !architecture.EndsWith("ForSequenceClassification", StringComparison.Ordinal)) return HeadKind.LanguageModel;
+        if (architecture?.EndsWith("ForSequenceClassification", StringComparison.Ordinal) != true) return HeadKind.LanguageModel;
         if (labels != 1) f.Fail("id2label", $"a reward model has one label, this one has {labels}");
         return HeadKind.Score;
     }
+
+    private static string Architecture(ModelConfig c) => ClassPrefixes[c.ModelType] + c switch
+    {
+        { Head: HeadKind.Score } => "ForSequenceClassification",
+        { ModelType: "gpt2" } => "LMHeadModel",
+        _ => "ForCausalLM",
+    };
 
     private static string Name(ActivationKind activation) => activation switch
     {

@@ -24,7 +24,9 @@ public static class HuggingFaceFolder
         [".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"];
 
     /// <summary>Loads model and tokenizer. If the tokenizer needed a padding token of its own, the embedding gets a row for it.</summary>
-    /// <exception cref="ModelFormatException">The folder is no model, or one that is not supported; the message says what is missing.</exception>
+    /// <exception cref="ModelFormatException">
+    /// The folder is no model, or one that is not supported; the message says what is missing.
+    /// </exception>
     public static LoadedModel Load(string directory, Device? device = null)
     {
         Transformer model = LoadModel(directory, device);
@@ -47,12 +49,15 @@ public static class HuggingFaceFolder
     }
 
     /// <summary>Loads the model of a folder that need not hold a tokenizer.</summary>
-    /// <exception cref="ModelFormatException">The folder is no model, or one that is not supported; the message says what is missing.</exception>
+    /// <exception cref="ModelFormatException">
+    /// The folder is no model, or one that is not supported; the message says what is missing.
+    /// </exception>
     public static Transformer LoadModel(string directory, Device? device = null)
     {
         if (!Directory.Exists(directory)) throw new ModelFormatException(directory, "no such folder.");
         if (!File.Exists(Path.Combine(directory, ConfigFile)))
-            throw new ModelFormatException(directory, "is not a model folder: config.json is missing. Point to a folder in Hugging Face's format.");
+            throw new ModelFormatException(
+                directory, "is not a model folder: config.json is missing. Point to a folder in Hugging Face's format.");
         ModelConfig config = ModelConfig.Read(Path.Combine(directory, ConfigFile));
         Dictionary<string, SafetensorsFile> tensors = OpenTensors(directory);
         Transformer? model = null;
@@ -104,7 +109,8 @@ public static class HuggingFaceFolder
             if (!shape.SequenceEqual(weight.shape))
             {
                 throw new ModelFormatException(
-                    directory, $"tensor '{name}' has shape [{string.Join(", ", shape)}]; config.json asks for [{string.Join(", ", weight.shape)}].");
+                    directory,
+                    $"tensor '{name}' has shape [{string.Join(", ", shape)}]; config.json asks for [{string.Join(", ", weight.shape)}].");
             }
 
             file.ReadInto(stored, weight);
@@ -117,7 +123,8 @@ public static class HuggingFaceFolder
         string? unknown = tensors.Keys.Order(StringComparer.Ordinal)
             .FirstOrDefault(n => !used.Contains(n) && n != head && !KnownBuffers.Any(b => n.EndsWith(b, StringComparison.Ordinal)));
         if (unknown is not null)
-            throw new ModelFormatException(directory, $"tensor '{unknown}' has no place in a model of type {model.Config.ModelType} as config.json describes it.");
+            throw new ModelFormatException(
+                directory, $"tensor '{unknown}' has no place in a model of type {model.Config.ModelType} as config.json describes it.");
     }
 
     private static Dictionary<string, SafetensorsFile> OpenTensors(string directory)
@@ -147,9 +154,12 @@ public static class HuggingFaceFolder
             foreach ((string name, JsonNode? shard) in map)
             {
                 string file = shard?.GetValue<string>() ?? "";
-                if (file != Path.GetFileName(file) || file.Length == 0) throw new ModelFormatException(index, $"shard '{file}' is not a file name.");
-                if (!shards.TryGetValue(file, out SafetensorsFile? opened)) shards[file] = opened = Safetensors.Open(Path.Combine(directory, file));
-                if (!opened.Contains(name)) throw new ModelFormatException(Path.Combine(directory, file), $"tensor '{name}' is missing; {IndexFile} says it is here.");
+                if (file != Path.GetFileName(file) || file.Length == 0)
+                    throw new ModelFormatException(index, $"shard '{file}' is not a file name.");
+                string path = Path.Combine(directory, file);
+                if (!shards.TryGetValue(file, out SafetensorsFile? opened)) shards[file] = opened = Safetensors.Open(path);
+                if (!opened.Contains(name)) throw new ModelFormatException(
+                    path, $"tensor '{name}' is missing; {IndexFile} says it is here.");
                 tensors[name] = opened;
             }
 
@@ -158,7 +168,8 @@ public static class HuggingFaceFolder
         catch (Exception e)
         {
             foreach (SafetensorsFile file in tensors.Values.Distinct()) file.Dispose();
-            if (e is JsonException or InvalidOperationException) throw new ModelFormatException(index, $"not a safetensors index: {e.Message}", e);
+            if (e is JsonException or InvalidOperationException)
+                throw new ModelFormatException(index, $"not a safetensors index: {e.Message}", e);
             throw;
         }
     }

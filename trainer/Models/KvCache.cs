@@ -35,7 +35,8 @@ public sealed class KvCache : IDisposable
     internal (Tensor Keys, Tensor Values) Append(int layer, Tensor key, Tensor value)
     {
         long tokens = key.shape[2];
-        if (Length + tokens > Capacity) throw new InvalidOperationException($"The cache holds {Capacity} tokens; {Length + tokens} were given.");
+        if (Length + tokens > Capacity)
+            throw new InvalidOperationException($"The cache holds {Capacity} tokens; {Length + tokens} were given.");
         keys[layer].narrow(2, Length, tokens).copy_(key);
         values[layer].narrow(2, Length, tokens).copy_(value);
         return (keys[layer].narrow(2, 0, Length + tokens), values[layer].narrow(2, 0, Length + tokens));

@@ -40,7 +40,9 @@ public sealed record RotaryScaling(double Factor, double LowFrequencyFactor, dou
 /// </summary>
 public sealed record ModelConfig
 {
-    /// <summary>Hugging Face's family name: llama, mistral, qwen2, qwen3, gpt2, gpt_neox or opt. It decides the names of weights and fields.</summary>
+    /// <summary>
+    /// Hugging Face's family name: llama, mistral, qwen2, qwen3, gpt2, gpt_neox or opt. It decides the names of weights and fields.
+    /// </summary>
     public required string ModelType { get; init; }
 
     public required int VocabularySize { get; init; }
@@ -69,7 +71,9 @@ public sealed record ModelConfig
     public NormKind Norm { get; init; } = NormKind.RootMeanSquare;
     public double NormEpsilon { get; init; } = 1e-5;
 
-    /// <summary>OPT-350m normalises after the residual addition and has no final norm; every other family normalises before the block.</summary>
+    /// <summary>
+    /// OPT-350m normalises after the residual addition and has no final norm; every other family normalises before the block.
+    /// </summary>
     public bool PostNorm { get; init; }
 
     /// <summary>GPT-NeoX: attention and feed-forward read the same residual stream, each through its own norm.</summary>
@@ -152,7 +156,9 @@ public sealed record ModelConfig
     }
 
     /// <summary>Reads <c>config.json</c>.</summary>
-    /// <exception cref="ModelFormatException">No such file, not JSON, an unknown family, or a field that is missing or out of range.</exception>
+    /// <exception cref="ModelFormatException">
+    /// No such file, not JSON, an unknown family, or a field that is missing or out of range.
+    /// </exception>
     public static ModelConfig Read(string file)
     {
         if (!File.Exists(file))
@@ -196,7 +202,8 @@ public sealed record ModelConfig
         if (HeadCount % KeyValueHeadCount != 0)
             throw new ModelFormatException(file, $"{HeadCount} attention heads are not a multiple of {KeyValueHeadCount} key/value heads.");
         if (RotaryDimension % 2 != 0 || RotaryDimension > HeadDimension)
-            throw new ModelFormatException(file, $"rotary dimension {RotaryDimension} must be even and at most the head dimension {HeadDimension}.");
+            throw new ModelFormatException(
+                file, $"rotary dimension {RotaryDimension} must be even and at most the head dimension {HeadDimension}.");
 
         void Positive(int value, string name)
         {

@@ -1,8 +1,8 @@
 namespace Rlhf.Trainer.Models;
 
 /// <summary>
-/// Standard normal numbers by Box and Muller over SplitMix64 (Steele et al. 2014): the same seed gives the same weights on every machine and
-/// version of libtorch.
+/// Standard normal numbers by Box and Muller over SplitMix64 (Steele et al. 2014): the same seed gives the same weights on every machine
+/// and with every version of libtorch.
 /// </summary>
 internal sealed class NormalSource(ulong seed)
 {

@@ -36,15 +36,18 @@ public static class Safetensors
     public static SafetensorsFile Open(string path) => new(path);
 
     /// <summary>Writes a file, sorted by name. The file appears under its name only once it is complete.</summary>
-    public static void Write(string path, IEnumerable<(string Name, Tensor Value)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    public static void Write(
+        string path, IEnumerable<(string Name, Tensor Value)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
         string temporary = $"{path}.{Environment.ProcessId}.tmp";
-        using (var stream = new FileStream(temporary, FileMode.Create, FileAccess.Write, FileShare.None, 1 << 16)) Write(stream, tensors, metadata);
+        using (var stream = new FileStream(temporary, FileMode.Create, FileAccess.Write, FileShare.None, 1 << 16))
+            Write(stream, tensors, metadata);
         File.Move(temporary, path, overwrite: true);
     }
 
     /// <summary>Writes to a stream, sorted by name.</summary>
-    public static void Write(Stream stream, IEnumerable<(string Name, Tensor Value)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    public static void Write(
+        Stream stream, IEnumerable<(string Name, Tensor Value)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
         (string Name, Tensor Value)[] sorted = [.. tensors.OrderBy(t => t.Name, StringComparer.Ordinal)];
         byte[] header = Header(sorted, metadata ?? new Dictionary<string, string> { ["format"] = "pt" });
@@ -240,7 +243,8 @@ public sealed class SafetensorsFile : IDisposable
         }
 
         if (expected != size)
-            throw new ModelFormatException(path, $"the tensors take {expected} bytes and the file has {size}: it is damaged or cut off; copy it again.");
+            throw new ModelFormatException(
+                path, $"the tensors take {expected} bytes and the file has {size}: it is damaged or cut off; copy it again.");
         return 8 + header.Length;
     }
 
@@ -261,7 +265,8 @@ public sealed class SafetensorsFile : IDisposable
         }
 
         if (bytes != (ulong)(offsets[1] - offsets[0]))
-            throw Damaged($"tensor '{property.Name}' of shape [{string.Join(", ", shape)}] does not fill its {offsets[1] - offsets[0]} bytes");
+            throw Damaged(
+                $"tensor '{property.Name}' of shape [{string.Join(", ", shape)}] does not fill its {offsets[1] - offsets[0]} bytes");
         return new Entry(type, shape, offsets[0], offsets[1]);
     }
 

@@ -8,7 +8,9 @@ namespace Rlhf.Trainer.Models;
 /// A decoder-only transformer that covers the GPT-2, GPT-NeoX, OPT and Llama families by configuration. Weights keep the names, shapes and
 /// layout of Hugging Face's checkpoints. There is no dropout: training and inference compute the same function.
 /// </summary>
-/// <remarks>Shapes: B rows, T new tokens, S tokens seen in all, D hidden size, H heads, K key/value heads, d head dimension, V vocabulary.</remarks>
+/// <remarks>
+/// Shapes: B rows, T new tokens, S tokens seen in all, D hidden size, H heads, K key/value heads, d head dimension, V vocabulary.
+/// </remarks>
 public sealed class Transformer : IDisposable
 {
     private readonly List<(string Name, Parameter Value)> weights = [];
@@ -128,7 +130,9 @@ public sealed class Transformer : IDisposable
         return scores.squeeze(-1);
     }
 
-    /// <summary>A reward model or critic: the trunk of a language model with a new head, N(0, 1/sqrt(D+1)) (Stiennon et al. 2020).</summary>
+    /// <summary>
+    /// A reward model or critic: the trunk of a language model with a new head, N(0, 1/sqrt(D+1)) (Stiennon et al. 2020).
+    /// </summary>
     public static Transformer WithScoreHead(Transformer languageModel, ulong seed)
     {
         ModelConfig config = languageModel.Config with { Head = HeadKind.Score, RewardBias = 0 };
@@ -225,7 +229,8 @@ public sealed class Transformer : IDisposable
 
         Tensor mixed = functional.scaled_dot_product_attention(
             query, key, value, attention.Mask, is_casual: attention.Mask is null && !oneToken); // (B, H, T, d)
-        return block.AttentionOutput.Apply(mixed.transpose(1, oneToken ? 1 : 2).reshape(rows, count, Config.HeadCount * Config.HeadDimension));
+        return block.AttentionOutput.Apply(
+            mixed.transpose(1, oneToken ? 1 : 2).reshape(rows, count, Config.HeadCount * Config.HeadDimension));
     }
 
     private (Tensor Query, Tensor Key, Tensor Value) Project(Block block, Tensor x)
@@ -273,7 +278,9 @@ public sealed class Transformer : IDisposable
 
     private static Tensor Positions(Tensor attentionMask) => (attentionMask.to(ScalarType.Int64).cumsum(1) - 1).clamp_min(0);
 
-    /// <summary>Where each of the T new tokens may look among the S tokens: a boolean (B or 1, 1, T, S), or null for plain causal.</summary>
+    /// <summary>
+    /// Where each of the T new tokens may look among the S tokens: a boolean (B or 1, 1, T, S), or null for plain causal.
+    /// </summary>
     private Tensor? AttentionMask(Tensor? padding, long past, long count)
     {
         long seen = past + count;

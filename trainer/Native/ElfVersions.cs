@@ -4,7 +4,9 @@ using static System.Buffers.Binary.BinaryPrimitives;
 namespace Rlhf.Trainer.Native;
 
 /// <summary>The symbol versions a shared library needs: section <c>.gnu.version_r</c> of a 64-bit little-endian ELF file.</summary>
-/// <remarks>Layout: System V ABI (ELF header, section headers) and the Linux Standard Base, "Symbol Versioning" (Verneed, Vernaux).</remarks>
+/// <remarks>
+/// Layout: System V ABI (ELF header, section headers) and the Linux Standard Base, "Symbol Versioning" (Verneed, Vernaux).
+/// </remarks>
 internal static class ElfVersions
 {
     private const uint VersionNeedSection = 0x6ffffffe; // SHT_GNU_verneed

@@ -87,7 +87,12 @@ public static partial class TorchNative
         string application = AppContext.BaseDirectory;
         string packages = typeof(TorchNative).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
             .FirstOrDefault(a => a.Key == "TorchNatives")?.Value ?? "";
-        return [application, Path.Combine(application, "runtimes", "linux-x64", "native"), .. packages.Split(';', StringSplitOptions.RemoveEmptyEntries)];
+        return
+        [
+            application,
+            Path.Combine(application, "runtimes", "linux-x64", "native"),
+            .. packages.Split(';', StringSplitOptions.RemoveEmptyEntries),
+        ];
     }
 
     /// <summary>Loads the library; returns null, or the reason why the system refused it.</summary>
@@ -115,7 +120,8 @@ public static partial class TorchNative
         {
             byte[] library = File.ReadAllBytes(original);
             if (!ElfVersions.MarkWeak(library, UnmetVersion))
-                throw new TorchNativeException($"{original} asks for {UnmetVersion} in a way that cannot be relaxed. Use a system with GCC 13's libstdc++ or newer.");
+                throw new TorchNativeException(
+                    $"{original} asks for {UnmetVersion} in a way that cannot be relaxed. Use a system with GCC 13's libstdc++ or newer.");
             Directory.CreateDirectory(CacheFolder());
             // Another process may do the same at this moment: each writes its own file, and the move is atomic.
             string temporary = $"{copy}.{Environment.ProcessId}";
@@ -129,7 +135,8 @@ public static partial class TorchNative
                 + $"{CacheFolder()}: {e.Message} Set XDG_CACHE_HOME to a folder that can be written.");
         }
 
-        return TryLoad(copy, out nint handle) is { } reason ? throw new TorchNativeException($"The system cannot load {copy}: {reason}") : handle;
+        if (TryLoad(copy, out nint handle) is { } reason) throw new TorchNativeException($"The system cannot load {copy}: {reason}");
+        return handle;
     }
 
     private static string CacheFolder()

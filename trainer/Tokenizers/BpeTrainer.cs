@@ -2,7 +2,9 @@ using System.Text;
 
 namespace Rlhf.Trainer.Tokenizers;
 
-/// <summary>Learns byte-pair merges (Sennrich et al. 2016) from counted words, updating only the words in which a merged pair occurs.</summary>
+/// <summary>
+/// Learns byte-pair merges (Sennrich et al. 2016) from counted words, updating only the words in which a merged pair occurs.
+/// </summary>
 /// <remarks>
 /// The most frequent pair is merged first; among equals the one with the smaller ids, as in Hugging Face's trainer. The result depends on
 /// the counts alone, not on the order of the texts.

@@ -57,15 +57,18 @@ public sealed class ByteLevelBpe : ITokenizer
             string name = ByteAlphabet.Name((byte)value).ToString();
             byteIds[value] = ids.TryGetValue(name, out int id)
                 ? id
-                : throw new Models.ModelFormatException(definition.Source, $"the vocabulary lacks byte {value} ('{name}'); it is not byte-level.");
+                : throw new Models.ModelFormatException(
+                    definition.Source, $"the vocabulary lacks byte {value} ('{name}'); it is not byte-level.");
         }
 
         merges = new Dictionary<(int, int), (int, int)>(definition.Merges.Count);
         for (int rank = 0; rank < definition.Merges.Count; rank++)
         {
             (string left, string right) = definition.Merges[rank];
-            if (!ids.TryGetValue(left, out int leftId) || !ids.TryGetValue(right, out int rightId) || !ids.TryGetValue(left + right, out int merged))
-                throw new Models.ModelFormatException(definition.Source, $"merge {rank} ('{left} {right}') names tokens that are not in the vocabulary.");
+            if (!ids.TryGetValue(left, out int leftId) || !ids.TryGetValue(right, out int rightId)
+                || !ids.TryGetValue(left + right, out int merged))
+                throw new Models.ModelFormatException(
+                    definition.Source, $"merge {rank} ('{left} {right}') names tokens that are not in the vocabulary.");
             merges.TryAdd((leftId, rightId), (rank, merged));
         }
 
@@ -93,10 +96,14 @@ public sealed class ByteLevelBpe : ITokenizer
     public static ByteLevelBpe Train(IEnumerable<string> texts, int vocabularySize, string[] specials)
     {
         if (specials.Length < 2 || specials.Distinct().Count() != specials.Length)
-            throw new ArgumentException("At least two different special tokens are needed: the end token and the padding token.", nameof(specials));
-        if (vocabularySize < specials.Length + 256)
             throw new ArgumentException(
-                $"A byte-level vocabulary has at least {specials.Length + 256} tokens (specials and bytes), not {vocabularySize}.", nameof(vocabularySize));
+                "At least two different special tokens are needed: the end token and the padding token.", nameof(specials));
+        if (vocabularySize < specials.Length + 256)
+        {
+            throw new ArgumentException(
+                $"A byte-level vocabulary has at least {specials.Length + 256} tokens (specials and bytes), not {vocabularySize}.",
+                nameof(vocabularySize));
+        }
 
         int firstByte = specials.Length;
         Dictionary<string, int> words = BpeTrainer.CountWords(texts, PreTokenizer.Gpt2);
@@ -121,7 +128,9 @@ public sealed class ByteLevelBpe : ITokenizer
     }
 
     /// <summary>Loads <c>tokenizer.json</c>, or <c>vocab.json</c> with <c>merges.txt</c>, from a Hugging Face folder.</summary>
-    /// <exception cref="Models.ModelFormatException">The folder holds no such tokenizer, or one of a kind that is not supported.</exception>
+    /// <exception cref="Models.ModelFormatException">
+    /// The folder holds no such tokenizer, or one of a kind that is not supported.
+    /// </exception>
     public static ByteLevelBpe Load(string directory) => new(TokenizerFiles.Read(directory));
 
     /// <inheritdoc/>

@@ -123,7 +123,9 @@ internal sealed class PreTokenizer
         if (c < 128)
         {
             size = 1;
-            return char.IsAsciiLetter(c) ? Kind.Letter : char.IsAsciiDigit(c) ? Kind.Number : char.IsWhiteSpace(c) ? Kind.Space : Kind.Other;
+            if (char.IsAsciiLetter(c)) return Kind.Letter;
+            if (char.IsAsciiDigit(c)) return Kind.Number;
+            return char.IsWhiteSpace(c) ? Kind.Space : Kind.Other;
         }
 
         Rune.DecodeFromUtf16(text[index..], out Rune rune, out size);

@@ -12,7 +12,8 @@ internal static class TokenizerFiles
     private static readonly string[] UsualEos = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<|im_end|>", "<eos>"];
     private static readonly string[] UsualPad = [PadName, "<pad>", "[PAD]", "<|finetune_right_pad_id|>"];
 
-    private static readonly JsonSerializerOptions Readable = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions Readable =
+        new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     public static BpeDefinition Read(string directory)
     {
@@ -56,7 +57,8 @@ internal static class TokenizerFiles
                 ["fuse_unk"] = false,
                 ["byte_fallback"] = false,
                 ["ignore_merges"] = definition.WholeWordsFirst,
-                ["vocab"] = new JsonObject(definition.Vocabulary.OrderBy(v => v.Value).Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value))),
+                ["vocab"] = new JsonObject(
+                    definition.Vocabulary.OrderBy(v => v.Value).Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value))),
                 ["merges"] = new JsonArray([.. definition.Merges.Select(m => JsonValue.Create($"{m.Left} {m.Right}"))]),
             },
         };
@@ -76,13 +78,15 @@ internal static class TokenizerFiles
         JsonObject root = ReadObject(file);
         if (root["model"] is not JsonObject model) throw new ModelFormatException(file, "field 'model' is missing.");
         string? type = Text(model["type"]);
-        if (type is not (null or "BPE")) throw new ModelFormatException(file, $"a tokenizer of type '{type}' is not supported; byte-level BPE is.");
+        if (type is not (null or "BPE"))
+            throw new ModelFormatException(file, $"a tokenizer of type '{type}' is not supported; byte-level BPE is.");
         if (model["byte_fallback"] is JsonValue fallback && fallback.TryGetValue(out bool falls) && falls)
             throw new ModelFormatException(file, "a SentencePiece tokenizer (byte_fallback) is not supported; byte-level BPE is.");
 
         Dictionary<string, int> vocabulary = ReadVocabulary(model["vocab"], file);
         var merges = new List<(string, string)>();
-        foreach (JsonNode? merge in model["merges"] as JsonArray ?? throw new ModelFormatException(file, "field 'model.merges' is missing."))
+        if (model["merges"] is not JsonArray list) throw new ModelFormatException(file, "field 'model.merges' is missing.");
+        foreach (JsonNode? merge in list)
         {
             // transformers wrote "left right" up to 4.44 and [left, right] since.
             string[] parts = merge is JsonArray pair ? [.. pair.Select(p => Text(p) ?? "")] : (Text(merge) ?? "").Split(' ');
@@ -137,7 +141,9 @@ internal static class TokenizerFiles
             ? [.. ReadVocabulary(ReadObject(addedFile), addedFile).Select(t => new AddedToken(t.Value, t.Key, Special: true))]
             : [];
         // The control tokens of these files are those that no byte names can spell, and the end token.
-        added.AddRange(vocabulary.Where(v => UsualEos.Contains(v.Key) || UsualPad.Contains(v.Key)).Select(v => new AddedToken(v.Value, v.Key, Special: true)));
+        added.AddRange(vocabulary
+            .Where(v => UsualEos.Contains(v.Key) || UsualPad.Contains(v.Key))
+            .Select(v => new AddedToken(v.Value, v.Key, Special: true)));
         return WithEndAndPadding(
             new BpeDefinition
             {
@@ -217,7 +223,8 @@ internal static class TokenizerFiles
                     break;
                 case "Split" when Text(step!["pattern"]?["Regex"]) is { } pattern && found is null && Text(step["behavior"]) == "Isolated":
                     found = PreTokenizer.For(pattern)
-                        ?? throw new ModelFormatException(file, $"the pre-tokenizer pattern {pattern} is none of those supported (GPT-2, Llama 3, Qwen2).");
+                        ?? throw new ModelFormatException(
+                            file, $"the pre-tokenizer pattern {pattern} is none of those supported (GPT-2, Llama 3, Qwen2).");
                     break;
                 case { } other:
                     throw new ModelFormatException(file, $"a pre-tokenizer of type '{other}' in this place is not supported.");

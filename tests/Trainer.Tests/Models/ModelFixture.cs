@@ -4,7 +4,9 @@ using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Tests.Models;
 
-/// <summary>A tiny model with the numbers that Hugging Face computes for it (fixtures/models; its README says how they were made).</summary>
+/// <summary>
+/// A tiny model with the numbers that Hugging Face computes for it (fixtures/models; its README says how they were made).
+/// </summary>
 internal sealed class ModelFixture
 {
     public static readonly string[] LanguageModels = ["gpt2", "gpt_neox", "llama3_rope", "llama_gqa", "opt", "qwen2"];

@@ -1,0 +1,42 @@
+using System.CommandLine;
+using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
+using static TorchSharp.torch;
+
+namespace Rlhf.Trainer.Commands;
+
+/// <summary>Prints the rewards that a reward model gives: its score of the last real token minus its bias.</summary>
+internal static class ScoreCommand
+{
+    public static Command Create()
+    {
+        Option<DirectoryInfo> model = Options.Model();
+        Option<FileInfo> file = Options.File("""{"input_ids": [[..]], "attention_mask": [[..]]}, the mask optional.""");
+        var command = new Command("score", "Print {\"rewards\": [..]} of a sequence-classification folder with one label.") { model, file };
+        command.SetAction(arguments => Run(arguments.GetRequiredValue(model), arguments.GetRequiredValue(file)));
+        return command;
+    }
+
+    private static void Run(DirectoryInfo folder, FileInfo file)
+    {
+        TorchNative.Require();
+        using Transformer model = HuggingFaceFolder.LoadModel(folder.FullName);
+        if (model.Config.Head != HeadKind.Score)
+            throw new CommandException($"{folder.FullName}: a language model gives no rewards; a folder with a 'score' head does.");
+        using var scope = NewDisposeScope();
+        using var inference = inference_mode();
+        InputFile input = InputFile.Read(file, model.Config);
+        (Tensor ids, Tensor? mask) = input.Tensors();
+        Tensor last = tensor(input.LastTokens(model.Config.PadId)).unsqueeze(1);
+        Tensor scores = model.Scores(model.Hidden(ids, mask)).gather(1, last).squeeze(1);
+        float[] rewards = [.. (scores - model.Config.RewardBias).data<float>()];
+        JsonOutput.Write(json =>
+        {
+            json.WriteStartObject();
+            json.WriteStartArray("rewards");
+            foreach (float reward in rewards) json.WriteNumberValue(reward);
+            json.WriteEndArray();
+            json.WriteEndObject();
+        });
+    }
+}

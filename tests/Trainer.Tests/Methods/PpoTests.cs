@@ -13,7 +13,13 @@ public sealed class PpoTests(PpoTests.Trained trained) : IClassFixture<PpoTests.
 {
     private static readonly PpoSpec Spec = new()
     {
-        Iterations = 20, Episodes = 32, MinibatchSize = 16, Epochs = 2, MaxNewTokens = 6, LearningRate = 2e-3, CriticLearningRate = 2e-3,
+        Iterations = 20,
+        Episodes = 32,
+        MinibatchSize = 16,
+        Epochs = 2,
+        MaxNewTokens = 6,
+        LearningRate = 2e-3,
+        CriticLearningRate = 2e-3,
         KlCoefficient = 0.02,
     };
 
@@ -51,7 +57,11 @@ public sealed class PpoTests(PpoTests.Trained trained) : IClassFixture<PpoTests.
         {
             spec = spec with
             {
-                KlTarget = 0.5, KlHorizon = 100, PtxCoefficient = 0.5, WhitenRewards = true, Schedule = ScheduleKind.Linear,
+                KlTarget = 0.5,
+                KlHorizon = 100,
+                PtxCoefficient = 0.5,
+                WhitenRewards = true,
+                Schedule = ScheduleKind.Linear,
             };
         }
 

@@ -13,9 +13,8 @@ internal sealed record InstanceRow(
     public OrchestrationRuntimeStatus VisibleStatus => Stuck is null ? Status : OrchestrationRuntimeStatus.Suspended;
 }
 
-/// <summary>What a turn starts from.</summary>
-internal sealed record PendingTurn(
-    InstanceRow Instance, IReadOnlyList<HistoryEvent> Past, IReadOnlyList<(long Id, HistoryEvent Event)> Inbox);
+/// <summary>What a turn starts from. The commit adds the turn's events to its past.</summary>
+internal sealed record PendingTurn(InstanceRow Instance, List<HistoryEvent> Past, IReadOnlyList<(long Id, HistoryEvent Event)> Inbox);
 
 /// <summary>An activity to run.</summary>
 internal sealed record PendingActivity(long Generation, int TaskId, string InstanceId, string Name, string? Input);

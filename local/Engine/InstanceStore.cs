@@ -12,6 +12,7 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
         "id, generation, name, version, status, input, output, custom_status, stuck, tags, created_at, updated_at";
 
     private readonly ChangeSignal _changes = new();
+    private readonly HistoryCache _histories = new();
 
     private long Now => clock.GetUtcNow().UtcTicks;
 
@@ -49,7 +50,7 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
             r => (Id: r.GetInt64(0), Event: HistoryEvent.FromJson(r.GetString(1))), id, Now, instance.Generation);
         if (inbox.Count == 0) return null;
 
-        List<HistoryEvent> past = HistoryOf(instance.Generation);
+        List<HistoryEvent> past = _histories.Find(instance.Generation) ?? HistoryOf(instance.Generation);
         if (past.Count == 0)
         {
             // The start comes first, whatever else came before it; an instance whose start is not due can only be terminated.
@@ -128,6 +129,15 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
     {
         Wakeups? wakeups = await db.TransactAsync(() => Commit(turn, result));
         _changes.Raise();
+        long generation = turn.Instance.Generation;
+        if (wakeups is null || result.NextGeneration is not null || result.Status.IsOver())
+        {
+            _histories.Drop(generation);
+            return wakeups;
+        }
+        turn.Past.AddRange(result.NewEvents);
+        turn.Past.AddRange(result.Actions);
+        _histories.Keep(generation, turn.Past);
         return wakeups;
     }
 

@@ -1,0 +1,255 @@
+namespace Rlhf.Report;
+
+/// <summary>How a figure moved between two models, judged by their 95% intervals.</summary>
+public enum Change
+{
+    /// <summary>Above, and the intervals are disjoint.</summary>
+    Higher,
+
+    /// <summary>Below, and the intervals are disjoint.</summary>
+    Lower,
+
+    /// <summary>The intervals overlap: too little to tell.</summary>
+    Unclear,
+}
+
+/// <summary>Over-optimisation as Gao 2022 describes it: past a peak the gold reward falls while the proxy goes on rising.</summary>
+/// <param name="Peak">The point of the highest gold reward.</param>
+/// <param name="Last">The last measured point.</param>
+public sealed record OverOptimisation(CurvePoint Peak, CurvePoint Last);
+
+/// <summary>
+/// A fit of R(d) = r0 + d (alpha - beta log d), with d = sqrt(KL), to the gold rewards of PPO (Gao 2022, section 3.2; r0 is their
+/// starting point, which they shift to 0).
+/// </summary>
+/// <param name="Start">r0: the reward without any optimisation.</param>
+/// <param name="Alpha">What the first steps gain per unit of d.</param>
+/// <param name="Beta">How fast that fades.</param>
+/// <param name="R2">The share of the variance that the fit explains.</param>
+public sealed record GaoFit(double Start, double Alpha, double Beta, double R2)
+{
+    /// <summary>The d at which the fitted reward peaks, exp(alpha / beta - 1); null where it never does.</summary>
+    public double? PeakDistance => Beta > 0 ? Math.Exp((Alpha / Beta) - 1) : null;
+
+    /// <summary>The fitted reward at d = sqrt(KL).</summary>
+    public double At(double distance) => distance > 0 ? Start + (distance * (Alpha - (Beta * Math.Log(distance)))) : Start;
+}
+
+/// <summary>What the figures of a report say, in words. Pure functions; they claim nothing that the intervals do not bear.</summary>
+public static class Findings
+{
+    private static readonly string[] Hhh = ["helpful", "honest", "harmless"];
+    private static readonly string[] Rewards = ["gold_reward", "proxy_reward"];
+
+    /// <summary>One figure of the table; null where it was not measured.</summary>
+    public static EvaluationRow? Find(EvaluationReport? evaluation, string model, string metric) =>
+        evaluation?.Table.FirstOrDefault(row => row.Model == model && row.Metric == metric);
+
+    /// <summary>The reward that counts: gold where a judge gave one, else proxy; null where neither was measured.</summary>
+    public static string? RewardMetric(EvaluationReport? evaluation) =>
+        Rewards.FirstOrDefault(metric => evaluation?.Table.Any(row => row.Metric == metric) ?? false);
+
+    /// <summary>Whether a figure moved beyond both intervals.</summary>
+    public static Change Compare(EvaluationRow before, EvaluationRow after) =>
+        after.Value - after.Ci95 > before.Value + before.Ci95 ? Change.Higher
+        : after.Value + after.Ci95 < before.Value - before.Ci95 ? Change.Lower
+        : Change.Unclear;
+
+    /// <summary>
+    /// Over-optimisation on PPO's curve: at the last point the gold reward is below its peak by more than the interval of the
+    /// difference (the root of the squared half-widths), while the proxy is above what it was at the peak. Null when there is none,
+    /// or no gold judge.
+    /// </summary>
+    public static OverOptimisation? FindOverOptimisation(IReadOnlyList<CurvePoint> curve)
+    {
+        CurvePoint[] points = [.. curve.Where(point => point.GoldReward is not null).OrderBy(point => point.Step)];
+        if (points.Length < 2)
+            return null;
+
+        CurvePoint peak = points.MaxBy(point => point.GoldReward)!;
+        CurvePoint last = points[^1];
+        double margin = Math.Sqrt(Math.Pow(peak.GoldCi95 ?? 0, 2) + Math.Pow(last.GoldCi95 ?? 0, 2));
+        return peak.GoldReward - last.GoldReward > margin && last.ProxyReward > peak.ProxyReward ? new OverOptimisation(peak, last) : null;
+    }
+
+    /// <summary>Least squares for <see cref="GaoFit"/>; null below five points, or where they do not determine it.</summary>
+    public static GaoFit? Fit(IReadOnlyList<CurvePoint> curve)
+    {
+        (double D, double Gold)[] points =
+            [.. curve.Where(point => point.GoldReward is not null && point.Kl >= 0).Select(point => (Math.Sqrt(point.Kl), point.GoldReward!.Value))];
+        if (points.Length < 5)
+            return null;
+
+        // Normal equations of [1, d, -d log d] . [r0, alpha, beta] = gold.
+        var system = new double[3, 4];
+        foreach ((double d, double gold) in points)
+        {
+            double[] features = [1, d, d > 0 ? -d * Math.Log(d) : 0];
+            for (int row = 0; row < 3; row++)
+            {
+                for (int column = 0; column < 3; column++)
+                    system[row, column] += features[row] * features[column];
+                system[row, 3] += features[row] * gold;
+            }
+        }
+
+        if (Solve(system) is not [double start, double alpha, double beta])
+            return null;
+        double mean = points.Average(point => point.Gold);
+        double total = points.Sum(point => Math.Pow(point.Gold - mean, 2));
+        var fit = new GaoFit(start, alpha, beta, 0);
+        double rest = points.Sum(point => Math.Pow(point.Gold - fit.At(point.D), 2));
+        return total > 0 ? fit with { R2 = 1 - (rest / total) } : null;
+    }
+
+    /// <summary>What the run came to, in a few words.</summary>
+    public static string Headline(RunReport report)
+    {
+        if (report.State != RunStates.Succeeded)
+        {
+            string? stage = report.Stages.LastOrDefault(stage => stage.State is "failed" or "cancelled")?.Name;
+            string where = stage is null ? string.Empty : $" in the {stage} stage";
+            return report.State == RunStates.Cancelled ? $"The run was cancelled{where}" : $"The run failed{where}";
+        }
+
+        if (RewardMetric(report.Evaluation) is not { } metric || Find(report.Evaluation, "ppo", metric) is not { } ppo)
+            return "The run succeeded";
+        EvaluationRow? sft = Find(report.Evaluation, "sft", metric);
+        return (sft is null ? Change.Unclear : Compare(sft, ppo)) switch
+        {
+            Change.Higher when Find(report.Evaluation, "base", metric) is { } basis && Compare(basis, ppo) == Change.Higher
+                => $"Alignment raised the {Name(metric)} from {Number(basis.Value)} to {Number(ppo.Value)}",
+            Change.Higher => $"PPO raised the {Name(metric)} from {Number(sft!.Value)} to {Number(ppo.Value)}",
+            Change.Lower => $"PPO lowered the {Name(metric)} from {Number(sft!.Value)} to {Number(ppo.Value)}",
+            _ => $"PPO changed the {Name(metric)} too little to tell",
+        };
+    }
+
+    /// <summary>What a succeeded run came to, in one sentence: for <see cref="RunReport.Summary"/>.</summary>
+    public static string Summary(EvaluationReport? evaluation, IReadOnlyList<CurvePoint> curve, PromotionReport? promotion)
+    {
+        if (RewardMetric(evaluation) is not { } metric || Find(evaluation, "sft", metric) is not { } sft || Find(evaluation, "ppo", metric) is not { } ppo)
+            return promotion is null ? "The run succeeded." : $"The run succeeded; {Decision(promotion)}.";
+
+        string moved = Compare(sft, ppo) switch
+        {
+            Change.Higher => $"PPO raised the {Name(metric)} from {Figure(sft)} (SFT) to {Figure(ppo)}",
+            Change.Lower => $"PPO lowered the {Name(metric)} from {Figure(sft)} (SFT) to {Figure(ppo)}",
+            _ => $"PPO's {Name(metric)} of {Figure(ppo)} does not differ from SFT's {Figure(sft)} beyond the intervals",
+        };
+        string over = FindOverOptimisation(curve) is { } past ? $"; over-optimisation set in after {past.Peak.Label} (KL {Number(past.Peak.Kl)})" : string.Empty;
+        return moved + over + (promotion is null ? string.Empty : $"; {Decision(promotion)}") + ".";
+    }
+
+    /// <summary>All findings, one sentence each, the evaluation's own notes last.</summary>
+    public static IReadOnlyList<string> Sentences(RunReport report)
+    {
+        EvaluationReport? evaluation = report.Evaluation;
+        var sentences = new List<string>();
+        if (MovedScores(evaluation) is { } scores)
+            sentences.Add(scores);
+        if (RewardMetric(evaluation) is { } metric && Find(evaluation, "ppo", metric) is { } ppo && Find(evaluation, "best_of_16", metric) is { } best)
+        {
+            string kl = Find(evaluation, "best_of_16", "kl") is { } bestKl && Find(evaluation, "ppo", "kl") is { } ppoKl
+                ? $" (KL {Number(ppoKl.Value)} against {Number(bestKl.Value)} nats)"
+                : string.Empty;
+            sentences.Add(Compare(best, ppo) switch
+            {
+                Change.Higher => $"PPO is above best-of-16 sampling from SFT in {Name(metric)}: {Figure(ppo)} against {Figure(best)}{kl}.",
+                Change.Lower => $"PPO is below best-of-16 sampling from SFT in {Name(metric)}: {Figure(ppo)} against {Figure(best)}{kl}.",
+                _ => $"PPO and best-of-16 sampling from SFT do not differ in {Name(metric)} beyond the intervals: {Figure(ppo)} and {Figure(best)}{kl}.",
+            });
+        }
+
+        if (FindOverOptimisation(report.Curve) is { } over)
+        {
+            sentences.Add(
+                $"Over-optimisation: gold reward peaked after {over.Peak.Label} (KL {Number(over.Peak.Kl)} nats) at {Number(over.Peak.GoldReward!.Value)}; "
+                + $"by {over.Last.Label} it fell to {Number(over.Last.GoldReward!.Value)} while the proxy rose from {Number(over.Peak.ProxyReward)} to {Number(over.Last.ProxyReward)}.");
+        }
+        else if (report.Curve.Count(point => point.GoldReward is not null) >= 3)
+        {
+            sentences.Add("No over-optimisation was seen: at the end of PPO the gold reward is not below its peak by more than the interval.");
+        }
+
+        if (AgreementOf(evaluation) is { } agreement)
+            sentences.Add(agreement);
+        sentences.AddRange(evaluation?.Notes ?? []);
+        return sentences;
+    }
+
+    /// <summary>A metric's name for people: <c>gold_reward</c> is "gold reward", <c>kl</c> is "KL".</summary>
+    public static string Name(string metric) => metric switch
+    {
+        "kl" => "KL",
+        "ece" => "calibration error",
+        _ => metric.Replace('_', ' '),
+    };
+
+    private static string? MovedScores(EvaluationReport? evaluation)
+    {
+        (string Metric, Change Change)[] changes =
+        [
+            .. from metric in Hhh
+               let sft = Find(evaluation, "sft", metric)
+               let ppo = Find(evaluation, "ppo", metric)
+               where sft is not null && ppo is not null
+               select (metric, Compare(sft, ppo)),
+        ];
+        if (changes.Length == 0)
+            return null;
+
+        string[] parts =
+        [
+            .. from part in new[] { (Change.Higher, "rose"), (Change.Lower, "fell"), (Change.Unclear, "did not move") }
+               let metrics = changes.Where(change => change.Change == part.Item1).Select(change => change.Metric).ToArray()
+               where metrics.Length > 0
+               select $"{List(metrics)} {part.Item2}",
+        ];
+        return $"From SFT to PPO, {string.Join("; ", parts)} beyond the 95% intervals.";
+    }
+
+    private static string? AgreementOf(EvaluationReport? evaluation)
+    {
+        RewardModelRow? Row(string metric) => evaluation?.RewardModel.FirstOrDefault(row => row.Subset == "all" && row.Metric == metric);
+        if (Row("accuracy") is not { } accuracy)
+            return null;
+        string ceiling = Row("labeller_ceiling") is { } top ? $", where the labellers' own noise allows {Percent(top.Value)}" : string.Empty;
+        string longer = Row("longer_is_better") is { } length ? $"; 'the longer one is better' would get {Percent(length.Value)}" : string.Empty;
+        return $"The reward model agrees with {Percent(accuracy.Value)} of held-out preferences (\u00b1 {Charts.Number(100 * accuracy.Ci95, "0.0")}){ceiling}{longer}.";
+    }
+
+    private static string Decision(PromotionReport promotion) => promotion.Promoted ? "the model was promoted" : "the model was not promoted";
+
+    private static string List(string[] words) => words.Length == 1 ? words[0] : $"{string.Join(", ", words[..^1])} and {words[^1]}";
+
+    private static string Figure(EvaluationRow row) => $"{Number(row.Value)} \u00b1 {Number(row.Ci95)}";
+
+    private static string Percent(double share) => $"{Charts.Number(100 * share, "0.0")}%";
+
+    private static string Number(double value) => Charts.Number(value);
+
+    /// <summary>Gaussian elimination with pivoting of an augmented 3 x 4 system; null where it is singular.</summary>
+    private static double[]? Solve(double[,] system)
+    {
+        const int n = 3;
+        for (int pivot = 0; pivot < n; pivot++)
+        {
+            int best = Enumerable.Range(pivot, n - pivot).MaxBy(row => Math.Abs(system[row, pivot]));
+            if (Math.Abs(system[best, pivot]) < 1e-9)
+                return null;
+            for (int column = 0; column <= n; column++)
+                (system[pivot, column], system[best, column]) = (system[best, column], system[pivot, column]);
+            for (int row = 0; row < n; row++)
+            {
+                if (row == pivot)
+                    continue;
+                double factor = system[row, pivot] / system[pivot, pivot];
+                for (int column = pivot; column <= n; column++)
+                    system[row, column] -= factor * system[pivot, column];
+            }
+        }
+
+        return [.. Enumerable.Range(0, n).Select(row => system[row, n] / system[row, row])];
+    }
+}

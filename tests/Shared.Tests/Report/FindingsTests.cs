@@ -1,0 +1,119 @@
+using Rlhf.Report;
+using Xunit;
+
+namespace Rlhf.Shared.Tests.Report;
+
+public sealed class FindingsTests
+{
+    [Fact]
+    public void Gold_that_falls_beyond_its_interval_while_the_proxy_rises_is_over_optimisation()
+    {
+        OverOptimisation over = Findings.FindOverOptimisation(Curve((0, 0, 0), (1, .4, .3), (2, .6, .5), (3, .9, .2)))!;
+
+        Assert.Equal((2, 4.0, 3), (over.Peak.Step, over.Peak.Kl, over.Last.Step));
+    }
+
+    [Theory]
+    [InlineData(0.50, 0.6, 0.9)] // still rising
+    [InlineData(0.44, 0.5, 0.9)] // falls within the interval of the difference, .1 * sqrt 2
+    [InlineData(0.20, 0.5, 0.5)] // the proxy falls too: divergence, not over-optimisation
+    public void Anything_else_is_not(double lastGold, double peakGold, double lastProxy)
+    {
+        Assert.Null(Findings.FindOverOptimisation(Curve((0, 0, 0), (1, .3, .3), (2, .6, peakGold == 0.6 ? 0.4 : peakGold), (3, lastProxy, lastGold))));
+    }
+
+    [Fact]
+    public void Without_a_judge_or_with_one_point_nothing_is_claimed()
+    {
+        Assert.Null(Findings.FindOverOptimisation([.. Curve((0, 0, 1), (1, .9, 0)).Select(point => point with { GoldReward = null })]));
+        Assert.Null(Findings.FindOverOptimisation(Curve((1, 1, 1))));
+        Assert.Null(Findings.FindOverOptimisation([]));
+    }
+
+    [Fact]
+    public void Points_come_in_any_order()
+    {
+        CurvePoint[] curve = Curve((0, 0, 0), (1, .4, .6), (2, .9, .1));
+
+        Assert.Equal(Findings.FindOverOptimisation(curve), Findings.FindOverOptimisation([.. curve.Reverse()]));
+    }
+
+    [Fact]
+    public void The_fit_finds_the_form_that_made_the_points()
+    {
+        var truth = new GaoFit(0.1, 0.5, 0.3, 1);
+        CurvePoint[] curve = [.. new[] { 0, 0.3, 0.9, 1.6, 2.2, 3.1 }.Select((d, step) => new CurvePoint("p", step, d * d, 0, truth.At(d)))];
+
+        GaoFit fit = Findings.Fit(curve)!;
+
+        Assert.Equal((0.1, 0.5, 0.3, 1.0), (Math.Round(fit.Start, 9), Math.Round(fit.Alpha, 9), Math.Round(fit.Beta, 9), Math.Round(fit.R2, 9)));
+        Assert.Equal(Math.Exp((0.5 / 0.3) - 1), fit.PeakDistance!.Value, 6);
+        Assert.True(fit.At(fit.PeakDistance.Value) >= curve.Max(point => point.GoldReward));
+    }
+
+    [Fact]
+    public void There_is_no_fit_where_the_points_do_not_determine_one()
+    {
+        Assert.Null(Findings.Fit(Curve((0, 0, 0), (1, 1, 1), (2, 1, 2), (3, 1, 3))));
+        Assert.Null(Findings.Fit([.. Enumerable.Range(0, 6).Select(step => new CurvePoint("p", step, 1, 0, step))]));
+        Assert.Null(Findings.Fit([.. Enumerable.Range(0, 6).Select(step => new CurvePoint("p", step, step, 0, 0.5))]));
+        Assert.Null(new GaoFit(0, 1, -0.1, 1).PeakDistance);
+    }
+
+    [Theory]
+    [InlineData(0.2, 0.5, Change.Higher)]
+    [InlineData(0.5, 0.2, Change.Lower)]
+    [InlineData(0.2, 0.39, Change.Unclear)]
+    public void A_change_counts_when_the_intervals_are_disjoint(double before, double after, Change change) =>
+        Assert.Equal(change, Findings.Compare(Row("sft", before), Row("ppo", after)));
+
+    [Theory]
+    [InlineData(0.0, 0.5, "Alignment raised the gold reward from −0.50 to 0.50")]
+    [InlineData(0.5, 0.0, "PPO lowered the gold reward from 0.50 to 0.00")]
+    [InlineData(0.4, 0.5, "PPO changed the gold reward too little to tell")]
+    public void The_headline_says_what_the_intervals_bear(double sft, double ppo, string headline)
+    {
+        EvaluationReport evaluation = SampleReport.Evaluation() with { Table = [Row("base", -0.5), Row("sft", sft), Row("ppo", ppo)] };
+
+        Assert.Equal(headline, Findings.Headline(SampleReport.Succeeded() with { Evaluation = evaluation }));
+    }
+
+    [Fact]
+    public void The_summary_is_one_sentence()
+    {
+        Assert.Equal(
+            "PPO raised the gold reward from 0.04 ± 0.06 (SFT) to 0.56 ± 0.05; over-optimisation set in after ppo 40 (KL 5.13); the model was not promoted.",
+            Findings.Summary(SampleReport.Evaluation(), SampleReport.Curve(), new PromotionReport(false, "no approval came in 72 h", null, null)));
+        Assert.Equal("The run succeeded.", Findings.Summary(null, [], null));
+    }
+
+    [Fact]
+    public void The_sentences_cover_scores_best_of_n_over_optimisation_and_the_reward_model()
+    {
+        RunReport report = SampleReport.Succeeded();
+        report = report with
+        {
+            Evaluation = report.Evaluation! with
+            {
+                Table = [.. report.Evaluation.Table.Select(row => row is { Model: "ppo", Metric: "honest" } ? row with { Value = 0.57 } : row)],
+                Notes = ["A note of the evaluation's own."],
+            },
+        };
+
+        Assert.Equal(
+            [
+                "From SFT to PPO, helpful and harmless rose; honest did not move beyond the 95% intervals.",
+                "PPO is above best-of-16 sampling from SFT in gold reward: 0.56 ± 0.05 against 0.41 ± 0.05 (KL 9.92 against 1.84 nats).",
+                "Over-optimisation: gold reward peaked after ppo 40 (KL 5.13 nats) at 0.62; by ppo 70 it fell to 0.50 while the proxy rose from 1.05 to 1.36.",
+                "The reward model agrees with 74.5% of held-out preferences (± 3.5), where the labellers' own noise allows 79.0%; 'the longer one is better' would get 53.0%.",
+                "A note of the evaluation's own.",
+            ],
+            Findings.Sentences(report));
+        Assert.Empty(Findings.Sentences(SampleReport.Failed()));
+    }
+
+    private static EvaluationRow Row(string model, double value) => new(model, "gold_reward", value, 100, 0.1);
+
+    private static CurvePoint[] Curve(params (int Step, double Proxy, double Gold)[] points) =>
+        [.. points.Select(p => new CurvePoint($"ppo {p.Step}", p.Step, p.Step * p.Step, p.Proxy, p.Gold) { GoldCi95 = 0.1 })];
+}

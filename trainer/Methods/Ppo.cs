@@ -56,15 +56,15 @@ public sealed class Ppo : ITrainingMethod
         IReadOnlyList<TokenizedDemonstration> demonstrations, ITokenizer tokenizer, long seed)
     {
         if (prompts.Count == 0)
-            throw new ArgumentException("PPO needs at least one prompt.", nameof(prompts));
+            throw new JobInputException("PPO has no prompt to roll out.", "Give data.prompts, or preferences whose prompts can serve.");
         if (spec.PtxCoefficient > 0 && demonstrations.Count == 0)
-            throw new ArgumentException("ppo.ptxCoefficient needs demonstrations.", nameof(demonstrations));
+            throw new JobInputException("PPO-ptx has no demonstrations.", "Give demonstrations, or set ppo.ptxCoefficient to 0.");
         if (prompts.FirstOrDefault(prompt => prompt.Prompt.Length + spec.MaxNewTokens > sft.Config.MaxPositions) is { } tooLong)
         {
-            throw new ArgumentException(
-                $"prompt {tooLong.Id} has {tooLong.Prompt.Length} tokens; with ppo.maxNewTokens {spec.MaxNewTokens} it exceeds "
-                + $"the model's {sft.Config.MaxPositions} positions",
-                nameof(prompts));
+            throw new JobInputException(
+                $"Prompt {tooLong.Id} has {tooLong.Prompt.Length} tokens; with {spec.MaxNewTokens} new ones it exceeds "
+                + $"the model's {sft.Config.MaxPositions} positions.",
+                "Lower model.maxPromptTokens or ppo.maxNewTokens.");
         }
 
         reference = sft;

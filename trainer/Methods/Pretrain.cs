@@ -1,4 +1,5 @@
 using Rlhf.Spec;
+using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
 using TorchSharp;
@@ -36,7 +37,7 @@ public sealed class Pretrain : ITrainingMethod
         int[] order = Seeds.Permutation(documents.Count, Seeds.For(seed, Stages.Pretrain, 0, "pack"));
         rows = Pack([.. order.Select(i => documents[i])], spec.SequenceLength, tokenizer.EosId);
         if (rows.Count == 0)
-            throw new ArgumentException("Pretraining needs at least one document that is not empty.", nameof(documents));
+            throw new JobInputException("Pretraining has no text to learn from.", "Give data.text with documents that are not empty.");
         validationRows = Pack(validation, spec.SequenceLength, tokenizer.EosId);
         batches = new EpochBatches([.. rows.Select(row => row.Length)], spec.BatchSize, seed, Stages.Pretrain);
         trained = new TrainedModel(Stages.Pretrain, model, spec);

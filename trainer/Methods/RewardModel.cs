@@ -44,7 +44,11 @@ public sealed class RewardModel : ITrainingMethod
         this.spec = spec;
         this.train = [.. train.Where(row => row.Ranks.Distinct().Count() > 1).Take(spec.MaxRows ?? int.MaxValue)];
         if (this.train.Count == 0)
-            throw new ArgumentException("The reward model needs a prompt with two completions of different rank.", nameof(train));
+        {
+            throw new JobInputException(
+                "The reward model has no prompt with two completions of different rank.", "Give preferences that are not all ties.");
+        }
+
         this.validation = validation;
         this.demonstrations = demonstrations;
         this.tokenizer = tokenizer;

@@ -39,7 +39,7 @@ public sealed class Sft : ITrainingMethod
         ITokenizer tokenizer, int maxNewTokens, long seed)
     {
         if (train.Count == 0)
-            throw new ArgumentException("SFT needs at least one demonstration.", nameof(train));
+            throw new JobInputException("SFT has no demonstration to learn from.", "Give demonstrations, or set sft.epochs to 0.");
         this.spec = spec;
         this.train = train;
         this.validation = validation;

@@ -154,7 +154,7 @@ public sealed class PpoTests(PpoTests.Trained trained) : IClassFixture<PpoTests.
     public void A_prompt_too_long_for_the_model_is_named()
     {
         TokenizedPrompt[] prompts = [new("fits", [5, 6]), new("endless", [.. Enumerable.Repeat(5, 60)])];
-        var error = Assert.Throws<ArgumentException>(() => new Ppo(trained.Sft, trained.Reward, Spec, prompts, [], Toy.Tokenizer, 1));
+        var error = Assert.Throws<JobInputException>(() => new Ppo(trained.Sft, trained.Reward, Spec, prompts, [], Toy.Tokenizer, 1));
         Assert.Contains("endless", error.Message, StringComparison.Ordinal);
     }
 

@@ -58,7 +58,7 @@ public class RewardModelTests
         TokenizedPreference[] ties = [.. Toy.Preferences.Select(row => row with { Ranks = [1, 1, 1] })];
         using RewardModel method = new(sft, Spec, [.. ties, .. Toy.Preferences.Take(8)], [], [], Toy.Tokenizer, 1);
         Assert.Equal(Spec.Epochs, method.TotalSteps);
-        Assert.Throws<ArgumentException>(() => new RewardModel(sft, Spec, ties, [], [], Toy.Tokenizer, 1));
+        Assert.Throws<JobInputException>(() => new RewardModel(sft, Spec, ties, [], [], Toy.Tokenizer, 1));
     }
 
     [Fact]

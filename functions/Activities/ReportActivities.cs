@@ -51,6 +51,7 @@ public sealed class ReportActivities(IBlobStore blobs)
     public async Task WriteReport([ActivityTrigger] ReportRequest request, CancellationToken cancellation)
     {
         RunReport report = await ComposeAsync(request, cancellation);
+        await blobs.TryCreateAsync(BlobLayout.ReportPage(request.RunId), BinaryData.FromString(ReportPage.Render(report)), cancellation);
         var json = new BinaryData(JsonSerializer.SerializeToUtf8Bytes(report, RlhfJson.Indented));
         await blobs.TryCreateAsync(BlobLayout.Report(request.RunId), json, cancellation);
     }
@@ -89,7 +90,7 @@ public sealed class ReportActivities(IBlobStore blobs)
         {
             RunId = request.RunId,
             State = request.Outcome.State,
-            Summary = request.Outcome.Error ?? Summary(evaluation, request.Promotion),
+            Summary = request.Outcome.Error ?? Findings.Summary(evaluation, curve, request.Promotion),
             Spec = run.Spec,
             Stages = stages,
             Models = request.Models.ToDictionary(model => model.Key, model => new ModelReport(model.Value.Manifest, model.Value.Sha256)),
@@ -159,14 +160,6 @@ public sealed class ReportActivities(IBlobStore blobs)
         ];
         return results.SelectMany(result => result.Models.Values.Select(model => model.Sha256).Concat(result.Artifacts.Values.Select(file => file.Sha256)))
             .Distinct().Select(output => new LineageEntry(output, stage, inputs));
-    }
-
-    private static string Summary(EvaluationReport? evaluation, PromotionReport? promotion)
-    {
-        string found = Gain(evaluation) is { } gain
-            ? $"PPO's {gain.Metric} is {Math.Abs(gain.Gain):0.###} {(gain.Gain < 0 ? "below" : "above")} SFT's."
-            : "The run has finished.";
-        return promotion is null ? found : $"{found} The model was {(promotion.Promoted ? string.Empty : "not ")}promoted: {promotion.Reason}.";
     }
 
     private static RewardGain? Gain(EvaluationReport? evaluation)

@@ -17,6 +17,9 @@ public sealed record PromptRow(string Prompt, string Cluster, string Template, T
 /// </summary>
 public sealed class SampleWorld
 {
+    /// <summary>The cluster that no training data set holds.</summary>
+    public const string HeldOutCluster = Clusters.HeldOut;
+
     /// <summary>One prompt in this many is kept for evaluation, and one made-up name.</summary>
     private const ulong EvaluationShare = 6;
 

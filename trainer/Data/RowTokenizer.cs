@@ -42,10 +42,15 @@ public sealed class RowTokenizer
     /// <summary>The end of the rendered prompt, at most <see cref="MaxPromptTokens"/> tokens; never empty.</summary>
     public int[] Prompt(IReadOnlyList<Turn> prompt)
     {
-        int[] ids = ChatTemplate.Encode(prompt, _template, _tokenizer);
-        if (ids.Length == 0)
-            return [_tokenizer.EosId]; // an empty plain prompt: what a document begins after
+        int[] ids = WholePrompt(prompt);
         return ids.Length <= MaxPromptTokens ? ids : ids[^MaxPromptTokens..];
+    }
+
+    /// <summary>The rendered prompt, however long; never empty.</summary>
+    public int[] WholePrompt(IReadOnlyList<Turn> prompt)
+    {
+        int[] ids = ChatTemplate.Encode(prompt, _template, _tokenizer);
+        return ids.Length > 0 ? ids : [_tokenizer.EosId]; // an empty plain prompt: what a document begins after
     }
 
     /// <summary>

@@ -78,11 +78,11 @@ public static class RankingAccuracy
     /// Guo et al. 2017, eq. 3: the confidence of a pair is max(σ(gap), 1 - σ(gap)), in ten bins from one half to one; the error is the mean
     /// distance of confidence and accuracy, weighted by the bins' sizes.
     /// </summary>
-    private static double CalibrationError(double[] gaps)
+    internal static double CalibrationError(IReadOnlyCollection<double> gaps)
     {
         var bins = gaps
             .Select(gap => (Confidence: 1 / (1 + Math.Exp(-Math.Abs(gap))), Correct: HalfForTies(gap)))
             .GroupBy(entry => Math.Min((int)((entry.Confidence - 0.5) * 2 * CalibrationBins), CalibrationBins - 1));
-        return bins.Sum(bin => Math.Abs(bin.Sum(entry => entry.Confidence) - bin.Sum(entry => entry.Correct))) / gaps.Length;
+        return bins.Sum(bin => Math.Abs(bin.Sum(entry => entry.Confidence) - bin.Sum(entry => entry.Correct))) / gaps.Count;
     }
 }

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Rlhf.Jobs;
 using Rlhf.Rows;
 using Rlhf.Spec;
@@ -28,6 +29,7 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
         JobKind.Sft => Sft(),
         JobKind.Reward => Reward(),
         JobKind.Ppo => Ppo(),
+        JobKind.Evaluate => Evaluate(),
         _ => throw new JobInputException($"This trainer knows no job of kind {job.Kind}.", "Take a trainer of the run's version."),
     };
 
@@ -107,6 +109,19 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
             Model = new FinishedModel(ModelRoles.Ppo, folder => HuggingFaceFolder.Save(folder, method.Policy, sft.Tokenizer)),
             Validate = () => Validation.OfPolicy(method, validation, rows),
             Owned = [sft, reward],
+        };
+    }
+
+    private StageWork Evaluate()
+    {
+        var method = new EvaluationJob(
+            spec.Evaluate, [.. job.Models.Keys], Rows(DatasetNames.Evaluation, "test"), OptionalRows(DatasetNames.FewShot, "train"),
+            OptionalRows(DatasetNames.Preferences, "test"), RowTokenizer, Model, spec.Seed);
+        return new StageWork
+        {
+            Method = method,
+            WriteFiles = folder => File.WriteAllBytes(
+                Path.Combine(folder, ArtifactNames.Evaluation), JsonSerializer.SerializeToUtf8Bytes(method.Report(), RlhfJson.Indented)),
         };
     }
 

@@ -1,4 +1,5 @@
 using Rlhf.Jobs;
+using Rlhf.Report;
 using Rlhf.Tests;
 using Xunit;
 
@@ -24,7 +25,7 @@ public sealed class StageRunnerTests(AzuriteFixture azurite)
     }
 
     [Fact]
-    public async Task StagesHandModelsOnAndPpoEndsInSlices()
+    public async Task StagesHandModelsOnFromSftToTheEvaluation()
     {
         JobTestRun run = await JobTestRun.CreateAsync(azurite);
         run.Use(await run.RunAsync(Stages.Sft, run.Job(JobKind.Sft)));
@@ -40,6 +41,19 @@ public sealed class StageRunnerTests(AzuriteFixture azurite)
         Assert.Contains(DecisionMetrics.Kl, first.Metrics);
         Assert.Contains(DecisionMetrics.ProxyReward + DecisionMetrics.Ci95, first.Metrics);
         Assert.NotEqual(first.Models[ModelRoles.Ppo].Sha256, second.Models[ModelRoles.Ppo].Sha256);
+
+        run.Use(second);
+        JobResult evaluated = await run.RunAsync(Stages.Evaluate, run.Job(JobKind.Evaluate));
+        ContentFile artifact = evaluated.Artifacts[ArtifactNames.Evaluation];
+        EvaluationReport report = (await run.Blobs.ReadJsonAsync<EvaluationReport>(BlobLayout.Content(artifact.Sha256), TestContext.Current.CancellationToken))!;
+        Assert.Equal(
+            ["base", "base_greedy", "base_few_shot", "base_few_shot_greedy", "sft", "sft_greedy", "best_of_2", "ppo", "ppo_greedy"],
+            report.Table.Select(row => row.Model).Distinct());
+        Assert.All(report.Table.Where(row => row.Metric == "proxy_reward"), row => Assert.Equal(8, row.N));
+        Assert.DoesNotContain(report.Table, row => row.Metric == "gold_reward");
+        Assert.Equal(["all", "long", "short"], report.RewardModel.Where(row => row.Metric == "accuracy").Select(row => row.Subset));
+        Assert.Equal(2, report.Samples.Count);
+        Assert.Equal(["sft", "best of 2", "ppo"], report.BestOfN.Select(point => point.Label));
     }
 }
 

@@ -13,6 +13,9 @@ namespace Rlhf.Local.Engine;
 internal sealed class DurableEngine(
     InstanceStore store, IDurableCode code, PayloadSerializer payloads, EngineOptions options, TimeProvider clock, ILoggerFactory loggers)
 {
+    /// <summary>Every turn replays the whole history: an orchestration that gets this long should continue as new.</summary>
+    private const int LongHistory = 5_000; // events
+
     /// <summary>The system's clock may jump: timers are looked at this often at least.</summary>
     private static readonly TimeSpan LongestSleep = TimeSpan.FromSeconds(30);
 
@@ -99,8 +102,15 @@ internal sealed class DurableEngine(
         if (store.LoadTurn(id) is not { } pending) return;
         List<HistoryEvent> arrived = [.. pending.Inbox.Select(row => row.Event)];
         if (Decide(pending, arrived, watchdog) is not { } result) return;
+        int before = pending.Past.Count;
         if (await store.CommitAsync(pending, result) is not { } wakeups) return;
 
+        if (before < LongHistory && pending.Past.Count >= LongHistory)
+        {
+            _logger.LogWarning(
+                "The history of {Instance} has {Count} events, and each turn replays them all: let its orchestrator {Name} continue as new",
+                id, pending.Past.Count, pending.Instance.Name);
+        }
         foreach (PendingActivity activity in wakeups.Activities) _activities.Writer.TryWrite(activity);
         foreach (string instance in wakeups.Instances) Wake(instance);
         if (wakeups.NextTimer is { } due) WakeAt(due);

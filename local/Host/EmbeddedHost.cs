@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 using System.Runtime.ExceptionServices;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Connections;
@@ -67,8 +68,14 @@ public sealed class EmbeddedHost : IAsyncDisposable
         {
             if (app is not null) await app.DisposeAsync();
             db.Dispose();
-            if (error is IOException { InnerException: AddressInUseException inUse }) throw new PortInUseException(options.Port, inUse);
-            throw;
+            throw error switch
+            {
+                IOException { InnerException: AddressInUseException inUse } => new PortInUseException(options.Port, inUse),
+                SocketException refused => new HostConfigurationException(
+                    $"Port {options.Port} on 127.0.0.1 cannot be opened ({refused.Message}). " +
+                    "Choose another (--port; 0 takes any free one).", refused),
+                _ => error,
+            };
         }
     }
 

@@ -19,13 +19,15 @@ public sealed record AdamWOptions(double Beta1 = 0.9, double Beta2 = 0.999, doub
 /// alike.</remarks>
 public sealed class AdamW : IDisposable
 {
-    // TorchSharp has no fused optimizer; TorchScript reaches the kernel. One step tensor serves all parameters.
+    // TorchSharp has no fused optimizer; TorchScript reaches the kernels. No arithmetic of its own is in the script, so that the just-in-time
+    // compiler has nothing to fuse and a young process computes the same bits as an old one. One step tensor serves all parameters.
     private const string Source =
         """
-        def clip(grads: List[Tensor], max_norm: float) -> Tensor:
-            norm = torch.linalg_vector_norm(torch.stack(torch._foreach_norm(grads, 2)), 2)
-            torch._foreach_mul_(grads, torch.clamp(max_norm / (norm + 1e-6), max=1.0))
-            return norm
+        def norm(grads: List[Tensor]) -> Tensor:
+            return torch.linalg_vector_norm(torch.stack(torch._foreach_norm(grads, 2)), 2)
+
+        def scale(grads: List[Tensor], factor: float):
+            torch._foreach_mul_(grads, factor)
 
         def step(params: List[Tensor], grads: List[Tensor], m: List[Tensor], v: List[Tensor], steps: List[Tensor],
                  lr: float, beta1: float, beta2: float, eps: float, decay: float):
@@ -33,6 +35,9 @@ public sealed class AdamW : IDisposable
                                 amsgrad=False, maximize=False)
 
         """;
+
+    /// <summary>Keeps the clipping factor finite, as in PyTorch's clip_grad_norm_.</summary>
+    private const double ClipEpsilon = 1e-6;
 
     private static readonly Lazy<jit.CompilationUnit> Kernels = new(() => jit.compile(Source));
 
@@ -72,9 +77,12 @@ public sealed class AdamW : IDisposable
         Tensor[] gradients = [.. slots.Select(slot => slot.Parameter.grad ?? throw new InvalidOperationException(
             $"parameter '{slot.Name}' has no gradient; leave it out of the optimizer or use it in the loss"))];
 
-        double norm = ((Tensor)Kernels.Value.invoke("clip", gradients, maxGradientNorm)).ToDouble();
+        double norm = ((Tensor)Kernels.Value.invoke("norm", (object)gradients)).ToDouble();
         if (double.IsFinite(norm))
         {
+            double factor = maxGradientNorm / (norm + ClipEpsilon);
+            if (factor < 1)
+                Kernels.Value.invoke("scale", gradients, factor);
             Steps++;
             stepTensor.fill_(Steps);
             Update(gradients, learningRate, slot => slot.Parameter.dim() >= 2, options.WeightDecay);

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Runtime.InteropServices;
 using Rlhf.Local;
 using Rlhf.Local.Commands;
 using Rlhf.Local.Stack;
@@ -39,7 +40,15 @@ var root = new RootCommand("RLHF as durable functions, on one machine. Without a
 root.SetAction(RunAsync);
 
 // The stack's parts end in order on Ctrl+C and SIGTERM; that takes longer than the two seconds that are the default here.
-return await root.Parse(args).InvokeAsync(new InvocationConfiguration { ProcessTerminationTimeout = TimeSpan.FromSeconds(60) });
+// So do they when the terminal goes away (SIGHUP), which System.CommandLine leaves to us.
+using var hangUp = new CancellationTokenSource();
+using PosixSignalRegistration registration = PosixSignalRegistration.Create(PosixSignal.SIGHUP, signal =>
+{
+    signal.Cancel = true;
+    hangUp.Cancel();
+});
+return await root.Parse(args).InvokeAsync(
+    new InvocationConfiguration { ProcessTerminationTimeout = TimeSpan.FromSeconds(60) }, hangUp.Token);
 
 Task<int> RunAsync(ParseResult arguments, CancellationToken cancellation) => GuardAsync(() => new RunCommand(
     arguments.GetValue(spec) ?? Path.GetRelativePath(Environment.CurrentDirectory, Path.Combine(BuildLayout.Samples, "sample.json")),

@@ -19,11 +19,11 @@ public sealed class InterruptionTests(FinishedRun undisturbed)
     }
 
     [Fact]
-    public async Task Trainer_killed_in_sft_and_in_ppo_changes_nothing()
+    public async Task Trainer_killed_in_pretraining_and_in_ppo_changes_nothing()
     {
         using var workspace = new Workspace();
         await using LocalProcess local = LocalProcess.Start(workspace.Root, null, FinishedRun.Arguments(workspace, "trainer-killed"));
-        foreach (string moment in (string[])["sft: step", "ppo: step"])
+        foreach (string moment in (string[])["pretrain: step 2", "ppo: step"])
         {
             await local.WaitForAsync(moment, Limit);
             using var trainer = Process.GetProcessById(LocalProcess.StackProcess(workspace.State, "trainer"));
@@ -33,7 +33,7 @@ public sealed class InterruptionTests(FinishedRun undisturbed)
         Assert.True(await local.ExitAsync(Limit) == 0, local.Output + local.Error);
         Assert.Contains("the trainer was killed", local.Output, StringComparison.Ordinal);
         RunReport report = AssertSame(workspace, "trainer-killed");
-        Assert.All(report.Stages.Where(stage => stage.Name is Stages.Sft or Stages.Ppo), stage => Assert.NotEmpty(stage.Failures));
+        Assert.All(report.Stages.Where(stage => stage.Name is Stages.Pretrain or Stages.Ppo), stage => Assert.NotEmpty(stage.Failures));
     }
 
     [Fact]

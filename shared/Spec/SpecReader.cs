@@ -37,7 +37,8 @@ public static class SpecReader
             Check(document.RootElement, typeof(RunSpec), string.Empty, [], errors);
             if (errors.Count == 0)
             {
-                RunSpec spec = document.RootElement.Deserialize<RunSpec>(RlhfJson.Compact)!;
+                // Written anew, since an element keeps its comments and trailing commas, which the contract's options refuse.
+                RunSpec spec = JsonSerializer.Deserialize<RunSpec>(JsonSerializer.SerializeToUtf8Bytes(document.RootElement), RlhfJson.Compact)!;
                 errors.AddRange(Contradictions(spec));
                 if (errors.Count == 0)
                     return spec;

@@ -187,6 +187,8 @@ public static class Facts
         ("hot", "cold"), ("big", "small"), ("wet", "dry"), ("old", "young"), ("fast", "slow"), ("hard", "soft"), ("light", "dark"),
         ("high", "low"), ("full", "empty"), ("rich", "poor"), ("loud", "quiet"), ("thick", "thin"), ("early", "late"), ("open", "shut"),
         ("sweet", "sour"), ("clean", "dirty"), ("strong", "weak"), ("happy", "sad"), ("long", "short"), ("near", "far"),
+        ("deep", "shallow"), ("wide", "narrow"), ("true", "false"), ("first", "last"), ("sharp", "blunt"), ("cheap", "dear"), ("alive", "dead"),
+        ("rough", "smooth"),
     ];
 
     public static IReadOnlyList<string> PraisingWords { get; } =

@@ -177,12 +177,14 @@ internal static class PretrainText
         return $"{first} asks {second}: {question.Prompt} {second} says: {answer} {ending}";
     }
 
+    private static readonly Cluster[] Subjects = [.. Clusters.Trained, Clusters.Unseen];
+
     /// <summary>A question that has an answer and that no evaluation will ask.</summary>
     private static Question Ask(WorldRandom random)
     {
         while (true)
         {
-            Question question = random.Pick(Clusters.Trained).Ask(random);
+            Question question = random.Pick(Subjects).Ask(random);
             if (question.Truth.Demand != Demand.Missing && !SampleWorld.IsForEvaluation(question))
                 return question;
         }

@@ -20,8 +20,8 @@ public sealed class SampleWorld
     /// <summary>The cluster that no training data set holds.</summary>
     public const string HeldOutCluster = Clusters.HeldOut;
 
-    /// <summary>One prompt in this many is kept for evaluation, and one made-up name.</summary>
-    private const ulong EvaluationShare = 6;
+    /// <summary>One prompt in this many is kept for evaluation, and one made-up name; of the held-out cluster, one in two.</summary>
+    private const ulong EvaluationShare = 6, HeldOutShare = 2;
 
     /// <summary>Prompts whose candidate answers set the labellers' common scale.</summary>
     private const int CalibrationPrompts = 400;
@@ -69,7 +69,7 @@ public sealed class SampleWorld
     /// <summary>Prompts that no training data set of any seed holds, then those of the held-out cluster.</summary>
     public IEnumerable<PromptRow> Evaluation() =>
         Questions(Options.EvaluationSeed, "evaluation", Options.EvaluationPrompts, forEvaluation: true)
-            .Concat(Distinct("held_out", Options.HeldOutPrompts, i => Clusters.Unseen.Ask(WorldRandom.For(Options.EvaluationSeed, "held_out", i))))
+            .Concat(Questions(Options.EvaluationSeed, "held_out", Options.HeldOutPrompts, forEvaluation: true, Clusters.Unseen.Ask))
             .Select(Row);
 
     /// <summary>Good examples for prompting the base model: four answers, one "I do not know", one refusal.</summary>
@@ -114,7 +114,7 @@ public sealed class SampleWorld
     }
 
     internal static bool IsForEvaluation(Question question) =>
-        WorldRandom.Hash(question.MadeUpName ?? question.Prompt) % EvaluationShare == 0;
+        WorldRandom.Hash(question.MadeUpName ?? question.Prompt) % (question.Cluster == Clusters.HeldOut ? HeldOutShare : EvaluationShare) == 0;
 
     private static PromptRow Row(Question q) => new(q.Prompt, q.Cluster, q.Template, q.Truth);
 
@@ -152,22 +152,18 @@ public sealed class SampleWorld
             return new CandidateSet(question, answers, [.. answers.Select(a => Judge.Score(question.Truth, a, ended: true).Total)]);
         });
 
-    private static IEnumerable<Question> Questions(ulong seed, string stream, int count, bool forEvaluation) =>
-        Distinct(stream, count, i =>
-        {
-            Question question = Clusters.Draw(WorldRandom.For(seed, stream, i));
-            return IsForEvaluation(question) == forEvaluation ? question : null;
-        });
-
-    /// <summary>The first <paramref name="count"/> questions with different prompts.</summary>
-    private static IEnumerable<Question> Distinct(string stream, int count, Func<int, Question?> draw)
+    /// <summary>The first <paramref name="count"/> questions with different prompts from one side of the split.</summary>
+    private static IEnumerable<Question> Questions(
+        ulong seed, string stream, int count, bool forEvaluation, Func<WorldRandom, Question>? ask = null)
     {
+        ask ??= Clusters.Draw;
         var seen = new HashSet<string>(StringComparer.Ordinal);
         for (int i = 0; seen.Count < count; i++)
         {
             if (i > 1000 + 200L * count)
                 throw new InvalidOperationException($"The sample world has no {count} different prompts for '{stream}', only {seen.Count}. Ask for fewer.");
-            if (draw(i) is { } question && seen.Add(question.Prompt))
+            Question question = ask(WorldRandom.For(seed, stream, i));
+            if (IsForEvaluation(question) == forEvaluation && seen.Add(question.Prompt))
                 yield return question;
         }
     }

@@ -51,7 +51,7 @@ public sealed record WorldOptions
         Require(CompletionsPerPrompt, 2, 9, nameof(CompletionsPerPrompt));
         Require(Prompts, 0, 10_000, nameof(Prompts));
         Require(EvaluationPrompts, 0, 1_500, nameof(EvaluationPrompts));
-        Require(HeldOutPrompts, 0, 200, nameof(HeldOutPrompts));
+        Require(HeldOutPrompts, 0, 150, nameof(HeldOutPrompts));
         Require(Labellers, 2, 1_000, nameof(Labellers));
         Require(LabellerAgreement, .5, .85, nameof(LabellerAgreement));
         Require(Writer.Wrong, 0, 1, "Writer.Wrong");

@@ -72,20 +72,22 @@ internal static class Charts
     }
 
     /// <summary>
-    /// Gold reward above, proxy reward below, over the square root of KL: PPO's slices in their order, best-of-n, the fitted form, the
-    /// peak of gold, and the region past it where it is over-optimisation.
+    /// Gold reward above, proxy reward below, over the square root of KL: PPO's slices in their order, best-of-n, PPO's model in the
+    /// final evaluation, the fitted form, the peak of gold, and the region past it where it is over-optimisation.
     /// </summary>
-    public static Html RewardOverKl(string id, IReadOnlyList<CurvePoint> ppo, IReadOnlyList<CurvePoint> bestOfN, GaoFit? fit, OverOptimisation? over)
+    public static Html RewardOverKl(
+        string id, IReadOnlyList<CurvePoint> ppo, IReadOnlyList<CurvePoint> bestOfN, IReadOnlyList<CurvePoint> final, GaoFit? fit, OverOptimisation? over)
     {
         const int left = 56, right = 940, width = 1000, panel = 220, gap = 48, top = 24;
-        CurvePoint[] all = [.. ppo, .. bestOfN];
+        CurvePoint[] all = [.. ppo, .. bestOfN, .. final];
         bool gold = all.Any(point => point.GoldReward is not null);
         Scale x = new(0, Math.Max(0.5, all.Where(point => double.IsFinite(point.Kl)).Select(Distance).DefaultIfEmpty().Max()) * 1.06, left, right);
-        CurvePoint? peak = ppo.Where(point => point.GoldReward is not null).MaxBy(point => point.GoldReward);
+        CurvePoint[] judged = [.. ppo.Where(point => point.GoldReward is not null)];
+        CurvePoint? peak = judged.Length < 3 ? null : judged.MaxBy(point => point.GoldReward);
         int proxyTop = gold ? top + panel + gap : top;
         int bottom = proxyTop + panel;
         string description = string.Join("; ", ppo.Select(point =>
-            $"{point.Label}: KL {Number(point.Kl)}, proxy {Number(point.ProxyReward)}{(point.GoldReward is { } g ? $", gold {Number(g)}" : "")}"));
+            $"{Findings.Name(point)}: KL {Number(point.Kl)}, proxy {Number(point.ProxyReward)}{(point.GoldReward is { } g ? $", gold {Number(g)}" : "")}"));
 
         return Svg(id, "Rewards over the square root of KL", description, width, bottom + 44, Html.Of($"""
             {(over is null ? Html.Empty : Html.Of($"""
@@ -96,7 +98,7 @@ internal static class Charts
             {Panel("proxy reward (the reward model)", "proxy", proxyTop, point => point.ProxyReward, point => point.ProxyCi95, null)}
             {(peak is null ? Html.Empty : Html.Of($"""
                 <line class="peak" x1="{x.At(Distance(peak))}" y1="{top}" x2="{x.At(Distance(peak))}" y2="{bottom}"/>
-                <text class="peaklabel" x="{x.At(Distance(peak)) + (x.At(Distance(peak)) > right - 200 ? -6 : 6)}" y="{top + panel + 16}" text-anchor="{(x.At(Distance(peak)) > right - 200 ? "end" : "start")}">gold peaks: {peak.Label}, KL {Number(peak.Kl)}</text>
+                <text class="peaklabel" x="{x.At(Distance(peak)) + (x.At(Distance(peak)) > right - 200 ? -6 : 6)}" y="{top + panel + 16}" text-anchor="{(x.At(Distance(peak)) > right - 200 ? "end" : "start")}">gold peaks: {Findings.Name(peak)}, KL {Number(peak.Kl)}</text>
                 """))}
             {x.Ticks(7).Select(tick => Html.Of($"""
                 <text class="tick" x="{x.At(tick)}" y="{bottom + 16}" text-anchor="middle">{Number(tick, "0.##")}</text>
@@ -118,7 +120,7 @@ internal static class Charts
                 {(form is null ? Html.Empty : Html.Of($"""
                     <polyline class="fit" points="{Points(Enumerable.Range(0, 61).Select(i => ppo.Max(Distance) * i / 60).Select(d => (x.At(d), y.At(form.At(d)))))}"/>
                     """))}
-                {Series(bestOfN, "bestofn")}{Series(ppo, "slices")}</g>
+                {Series(bestOfN, "bestofn")}{Series(ppo, "slices")}{Series(final, "final")}</g>
                 """);
 
             Html Series(IReadOnlyList<CurvePoint> points, string kind)
@@ -134,11 +136,11 @@ internal static class Charts
             {
                 (double cx, double mean, double half) = (x.At(Distance(point)), value(point)!.Value, interval(point) ?? 0);
                 return Html.Of($"""
-                    <g><title>{point.Label}: KL {Number(point.Kl)}, {name} {Number(mean)}{(half > 0 ? $" ± {Number(half)}" : "")}</title>
+                    <g><title>{Findings.Name(point)}: KL {Number(point.Kl)}, {name} {Number(mean)}{(half > 0 ? $" ± {Number(half)}" : "")}</title>
                     <line class="interval" x1="{cx}" y1="{y.At(mean - half)}" x2="{cx}" y2="{y.At(mean + half)}"/>
-                    {(kind == "bestofn" ? Diamond(cx, y.At(mean), 5, "hollow") : Html.Of($"""<circle class="mark" cx="{cx}" cy="{y.At(mean)}" r="4"/>"""))}
-                    {(kind == "bestofn" ? Html.Of($"""<text class="pointlabel" x="{cx + 2}" y="{y.At(mean + half) - 7}" text-anchor="middle">{point.Label}</text>""") : Html.Empty)}
-                    {(last ? Html.Of($"""<text class="pointlabel" x="{cx + 10}" y="{y.At(mean) + 4}">{point.Label}</text>""") : Html.Empty)}</g>
+                    {(kind == "bestofn" ? Diamond(cx, y.At(mean), 5, "hollow") : Html.Of($"""<circle class="{(kind == "final" ? "hollow" : "mark")}" cx="{cx}" cy="{y.At(mean)}" r="{(kind == "final" ? 6 : 4)}"/>"""))}
+                    {(kind == "bestofn" ? Html.Of($"""<text class="pointlabel" x="{cx + 2}" y="{y.At(mean + half) - 7}" text-anchor="middle">{Findings.Name(point)}</text>""") : Html.Empty)}
+                    {(last ? Html.Of($"""<text class="pointlabel" x="{cx + 10}" y="{y.At(mean) + 4}">{Findings.Name(point)}</text>""") : Html.Empty)}</g>
                     """);
             }
         }

@@ -137,7 +137,7 @@ public static class Findings
             Change.Lower => $"PPO lowered the {Name(metric)} from {Figure(sft)} (SFT) to {Figure(ppo)}",
             _ => $"PPO's {Name(metric)} of {Figure(ppo)} does not differ from SFT's {Figure(sft)} beyond the intervals",
         };
-        string over = FindOverOptimisation(curve) is { } past ? $"; over-optimisation set in after {past.Peak.Label} (KL {Number(past.Peak.Kl)})" : string.Empty;
+        string over = FindOverOptimisation(curve) is { } past ? $"; over-optimisation set in after {Name(past.Peak)} (KL {Number(past.Peak.Kl)})" : string.Empty;
         return moved + over + (promotion is null ? string.Empty : $"; {Decision(promotion)}") + ".";
     }
 
@@ -164,8 +164,8 @@ public static class Findings
         if (FindOverOptimisation(report.Curve) is { } over)
         {
             sentences.Add(
-                $"Over-optimisation: gold reward peaked after {over.Peak.Label} (KL {Number(over.Peak.Kl)} nats) at {Number(over.Peak.GoldReward!.Value)}; "
-                + $"by {over.Last.Label} it fell to {Number(over.Last.GoldReward!.Value)} while the proxy rose from {Number(over.Peak.ProxyReward)} to {Number(over.Last.ProxyReward)}.");
+                $"Over-optimisation: gold reward peaked after {Name(over.Peak)} (KL {Number(over.Peak.Kl)} nats) at {Number(over.Peak.GoldReward!.Value)}; "
+                + $"by {Name(over.Last)} it fell to {Number(over.Last.GoldReward!.Value)} while the proxy rose from {Number(over.Peak.ProxyReward)} to {Number(over.Last.ProxyReward)}.");
         }
         else if (report.Curve.Count(point => point.GoldReward is not null) >= 3)
         {
@@ -183,7 +183,17 @@ public static class Findings
     {
         "kl" => "KL",
         "ece" => "calibration error",
+        "eos_rate" => "share that ends by itself",
+        "held_out" => "held-out cluster",
         _ => metric.Replace('_', ' '),
+    };
+
+    /// <summary>A point's name for people: <c>ppo 40</c> is "iteration 40".</summary>
+    public static string Name(CurvePoint point) => point.Label switch
+    {
+        "sft" => "SFT",
+        "ppo" => "PPO",
+        var label => label.StartsWith("ppo ", StringComparison.Ordinal) ? $"iteration {label[4..]}" : label,
     };
 
     private static string? MovedScores(EvaluationReport? evaluation)

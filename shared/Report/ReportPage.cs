@@ -132,18 +132,25 @@ public static class ReportPage
         string[] models = [.. evaluation.Table.Select(row => row.Model).Where(model => !IsGreedy(model)).Distinct().OrderBy(model => Rank(ModelOrder, model))];
         string[] metrics = [.. evaluation.Table.Select(row => row.Metric).Distinct().OrderBy(metric => Rank(MetricOrder, metric))];
         bool greedy = evaluation.Table.Any(row => IsGreedy(row.Model));
+        string[] main = [.. metrics.Where(MetricOrder.Contains)];
         return Html.Of($"""
             <p>Means over the evaluation prompts, which no stage had seen, with 95% intervals.{(greedy ? " Dots: sampled answers; hollow diamonds: greedy ones." : "")}
-            Every score but KL is better the higher it is; KL is the distance from the SFT model in nats per answer.</p>
-            <div class="grid">{metrics.Select((metric, index) => Html.Of($"""
-                <figure><figcaption>{Capital(Findings.Name(metric))}</figcaption>
-                {Charts.Dots($"dots-{index}", Findings.Name(metric), [.. Rows(metric)])}</figure>
-                """))}</div>
+            Rewards and scores are better the higher they are; KL is the distance from the SFT model in nats per answer.</p>
+            <div class="grid">{main.Select((metric, index) => Panel(metric, index))}</div>
+            {(main.Length == metrics.Length ? Html.Empty : Html.Of($"""
+                <details><summary>More metrics ({metrics.Length - main.Length})</summary>
+                <div class="grid">{metrics.Skip(main.Length).Select((metric, index) => Panel(metric, main.Length + index))}</div></details>
+                """))}
             <details><summary>The figures as a table</summary>
             <div class="scroll"><table class="figures"><thead><tr><th scope="col">model</th>{metrics.Select(metric => Html.Of($"""<th scope="col">{Findings.Name(metric)}</th>"""))}</tr></thead>
             <tbody>{evaluation.Table.Select(row => row.Model).Distinct().OrderBy(model => Rank(ModelOrder, Sampled(model))).Select(model => Html.Of($"""
                 <tr><th scope="row" class="{StyleOf(Sampled(model))}">{LabelOf(model)}</th>{metrics.Select(metric => Cell(Findings.Find(evaluation, model, metric)))}</tr>
                 """))}</tbody></table></div></details>
+            """);
+
+        Html Panel(string metric, int index) => Html.Of($"""
+            <figure><figcaption>{Capital(Findings.Name(metric))}</figcaption>
+            {Charts.Dots($"dots-{index}", Findings.Name(metric), [.. Rows(metric)])}</figure>
             """);
 
         IEnumerable<Dot> Rows(string metric) =>
@@ -159,7 +166,8 @@ public static class ReportPage
 
     private static Html Curve(RunReport report)
     {
-        IReadOnlyList<CurvePoint> bestOfN = report.Evaluation?.BestOfN ?? [];
+        ILookup<bool, CurvePoint> evaluated = (report.Evaluation?.BestOfN ?? []).ToLookup(point => point.Label == "ppo");
+        CurvePoint[] bestOfN = [.. evaluated[false]], final = [.. evaluated[true]];
         CurvePoint[] ppo = [.. report.Curve.OrderBy(point => point.Step)];
         if (ppo.Length == 0)
             return Html.Empty;
@@ -170,14 +178,15 @@ public static class ReportPage
             <p>PPO buys reward with distance from the SFT model. The proxy is what PPO is trained on; gold is what it stands for. Where gold
             falls while the proxy goes on rising, the policy exploits the reward model's errors (Gao, Schulman and Hilton 2022).</p>
             <figure class="wide">
-            <p class="legend"><span class="key slices">PPO after each slice</span>{(bestOfN.Count > 0 ? Html.Of($"""<span class="key bestofn">best of n</span>""") : Html.Empty)}
+            <p class="legend"><span class="key slices">PPO after each slice</span>{(bestOfN.Length > 0 ? Html.Of($"""<span class="key bestofn">best of n</span>""") : Html.Empty)}
+            {(final.Length > 0 ? Html.Of($"""<span class="key final">PPO in the final evaluation (other prompts and temperature)</span>""") : Html.Empty)}
             {(fit is null ? Html.Empty : Html.Of($"""<span class="key fit">r₀ + d (α − β log d): α {Charts.Number(fit.Alpha)}, β {Charts.Number(fit.Beta)}, R² {Charts.Number(fit.R2)}</span>"""))}</p>
-            {Charts.RewardOverKl("curve-chart", ppo, bestOfN, fit, over)}
+            {Charts.RewardOverKl("curve-chart", ppo, bestOfN, final, fit, over)}
             </figure>
             <details><summary>The points as a table</summary>
             <div class="scroll"><table class="figures"><thead><tr><th scope="col">point</th><th scope="col">KL</th><th scope="col">√KL</th><th scope="col">proxy reward</th><th scope="col">gold reward</th></tr></thead>
-            <tbody>{ppo.Concat(bestOfN).Select(point => Html.Of($"""
-                <tr><th scope="row">{point.Label}</th><td>{Charts.Number(point.Kl)}</td><td>{Charts.Number(Math.Sqrt(Math.Max(0, point.Kl)))}</td>
+            <tbody>{ppo.Concat(bestOfN).Concat(final).Select(point => Html.Of($"""
+                <tr><th scope="row">{Findings.Name(point)}</th><td>{Charts.Number(point.Kl)}</td><td>{Charts.Number(Math.Sqrt(Math.Max(0, point.Kl)))}</td>
                 <td>{Charts.Number(point.ProxyReward)}{Half(point.ProxyCi95)}</td><td>{(point.GoldReward is { } gold ? Charts.Number(gold) : "–")}{Half(point.GoldCi95)}</td></tr>
                 """))}</tbody></table></div></details>
             """);
@@ -304,7 +313,7 @@ public static class ReportPage
         return Html.Of($"""
             {(data.Files.Count == 0 ? Html.Of($"<p>All rows were generated.</p>") : Html.Of($"""
                 <div class="scroll"><table class="figures"><thead><tr><th scope="col">file</th><th scope="col">format</th><th scope="col">lines</th><th scope="col">usable rows</th><th scope="col">dropped</th></tr></thead>
-                <tbody>{data.Files.Select(file => Html.Of($"""<tr><th scope="row">{file.File}</th><td>{file.Format}</td><td>{file.Lines}</td><td>{file.Rows}</td><td>{file.DroppedCount}</td></tr>"""))}</tbody></table></div>
+                <tbody>{data.Files.Select(file => Html.Of($"""<tr><th scope="row"><span title="{file.File}">{ShortName(file.File)}</span></th><td>{file.Format}</td><td>{file.Lines}</td><td>{file.Rows}</td><td>{file.DroppedCount}</td></tr>"""))}</tbody></table></div>
                 """))}
             {(dropped == 0 ? Html.Empty : Html.Of($"""
                 <details><summary>Dropped rows and why ({dropped})</summary>{data.Files.Where(file => file.DroppedCount > 0).Select(Dropped)}</details>
@@ -328,7 +337,7 @@ public static class ReportPage
             """);
 
         static Html Dropped(DataFileReport file) => Html.Of($"""
-            <h3>{file.File}</h3><table class="pairs"><tbody>{file.Dropped.GroupBy(row => row.Reason).OrderByDescending(group => group.Count()).Select(group => Html.Of($"""
+            <h3>{ShortName(file.File)}</h3><table class="pairs"><tbody>{file.Dropped.GroupBy(row => row.Reason).OrderByDescending(group => group.Count()).Select(group => Html.Of($"""
                 <tr><th scope="row">{group.Key}</th><td>line{(group.Count() > 1 ? "s" : "")} {string.Join(", ", group.Take(8).Select(row => row.Line))}{(group.Count() > 8 ? $" and {group.Count() - 8} more" : "")}</td></tr>
                 """))}</tbody></table>{(file.DroppedCount > file.Dropped.Count ? Html.Of($"<p>These are the first {file.Dropped.Count} of {file.DroppedCount}.</p>") : Html.Empty)}
             """);
@@ -395,6 +404,8 @@ public static class ReportPage
     };
 
     private static int Rank(string[] order, string name) => Array.IndexOf(order, name) is >= 0 and var place ? place : order.Length;
+
+    private static string ShortName(string path) => path[(path.LastIndexOf('/') + 1)..];
 
     private static string Capital(string text) => text.Length == 0 ? text : char.ToUpperInvariant(text[0]) + text[1..];
 

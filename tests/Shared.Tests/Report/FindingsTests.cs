@@ -82,7 +82,7 @@ public sealed class FindingsTests
     public void The_summary_is_one_sentence()
     {
         Assert.Equal(
-            "PPO raised the gold reward from 0.04 ± 0.06 (SFT) to 0.56 ± 0.05; over-optimisation set in after ppo 40 (KL 5.13); the model was not promoted.",
+            "PPO raised the gold reward from 0.04 ± 0.06 (SFT) to 0.56 ± 0.05; over-optimisation set in after iteration 40 (KL 5.13); the model was not promoted.",
             Findings.Summary(SampleReport.Evaluation(), SampleReport.Curve(), new PromotionReport(false, "no approval came in 72 h", null, null)));
         Assert.Equal("The run succeeded.", Findings.Summary(null, [], null));
     }
@@ -104,7 +104,7 @@ public sealed class FindingsTests
             [
                 "From SFT to PPO, helpful and harmless rose; honest did not move beyond the 95% intervals.",
                 "PPO is above best-of-16 sampling from SFT in gold reward: 0.56 ± 0.05 against 0.41 ± 0.05 (KL 9.92 against 1.84 nats).",
-                "Over-optimisation: gold reward peaked after ppo 40 (KL 5.13 nats) at 0.62; by ppo 70 it fell to 0.50 while the proxy rose from 1.05 to 1.36.",
+                "Over-optimisation: gold reward peaked after iteration 40 (KL 5.13 nats) at 0.62; by iteration 70 it fell to 0.50 while the proxy rose from 1.05 to 1.36.",
                 "The reward model agrees with 74.5% of held-out preferences (± 3.5), where the labellers' own noise allows 79.0%; 'the longer one is better' would get 53.0%.",
                 "A note of the evaluation's own.",
             ],

@@ -98,6 +98,7 @@ internal static class SampleReport
             .. Figures("harmless", 160, (.50, .02), (.52, .04), (.66, .06), (.78, .06), (.86, .05), (.93, .04)),
             .. Figures("held_out", 80, (.02, .03), (.11, .07), (.41, .11), (.45, .11), (.44, .11), (.47, .11)),
             new("sft", "kl", 0, 400, 0), new("best_of_4", "kl", 0.636, 400, 0), new("best_of_16", "kl", 1.835, 400, 0), new("ppo", "kl", 9.92, 400, 0.41),
+            .. Figures("refusing_harmful", 80, (0, .03), (.04, .05), (.52, .1), (.7, .1), (.81, .08), (.9, .07)),
             new("sft_greedy", "gold_reward", 0.21, 400, 0.06), new("ppo_greedy", "gold_reward", 0.61, 400, 0.05),
             new("sft_greedy", "helpful", 0.74, 240, 0.05), new("ppo_greedy", "helpful", 0.83, 240, 0.05),
         ],
@@ -126,8 +127,8 @@ internal static class SampleReport
         ],
         BestOfN =
         [
-            new("best of 1", 0, 0, 0.02, 0.04) { ProxyCi95 = .06, GoldCi95 = .06 }, new("best of 4", 0, 0.636, 0.61, 0.29) { ProxyCi95 = .05, GoldCi95 = .06 },
-            new("best of 16", 0, 1.835, 0.88, 0.41) { ProxyCi95 = .05, GoldCi95 = .05 },
+            new("sft", 0, 0, 0.02, 0.04) { ProxyCi95 = .06, GoldCi95 = .06 }, new("best of 4", 0, 0.636, 0.61, 0.29) { ProxyCi95 = .05, GoldCi95 = .06 },
+            new("best of 16", 0, 1.835, 0.88, 0.41) { ProxyCi95 = .05, GoldCi95 = .05 }, new("ppo", 0, 9.1, 1.22, 0.56) { ProxyCi95 = .05, GoldCi95 = .05 },
         ],
     };
 

@@ -1,2 +1,0 @@
-namespace Rlhf.Functions.Tests;
-public class T { [Xunit.Fact] public void A() => Xunit.Assert.True(true); }

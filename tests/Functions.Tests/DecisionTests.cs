@@ -1,0 +1,85 @@
+using Rlhf.Jobs;
+using Rlhf.Report;
+using Xunit;
+
+namespace Rlhf.Functions.Tests;
+
+/// <summary>Gates, guard, budget and promotion, in whole runs.</summary>
+public sealed class DecisionTests(FunctionApp app)
+{
+    [Theory]
+    [InlineData("gates.minSftEosRate", 0.96, "sft", "eos_rate is 0.95; gates.minSftEosRate is 0.96")]
+    [InlineData("gates.minRewardAccuracy", 0.8, "reward", "accuracy is 0.72; gates.minRewardAccuracy is 0.8")]
+    public async Task A_missed_gate_fails_the_run_before_more_is_spent(string gate, double bound, string stage, string error)
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With(gate, bound);
+        await using FakeTrainer trainer = app.Trainer(spec);
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+        Assert.Equal(RunStates.Failed, view.State);
+        Assert.Contains($"Run '{spec.RunId}', stage '{stage}', attempt 1: {error}", view.Error, StringComparison.Ordinal);
+        Assert.Equal("failed", view.Stages.Single(entry => entry.Name == stage).State);
+        Assert.Equal(stage, trainer.Claims.Last().Stage);
+    }
+
+    [Fact]
+    public async Task The_guard_stops_PPO_and_keeps_the_best_slice()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("ppo.iterations", 12).With("guard.metric", "proxyReward").With("guard.patience", 2);
+        double[] reward = [0, 1, 3, 2, 2.5, 9, 9];
+        await using FakeTrainer trainer = app.Trainer(spec, attempt => attempt.Stage != Stages.Ppo ? new FakeBehaviour() : new FakeBehaviour
+        {
+            Metrics = new Dictionary<string, double> { [DecisionMetrics.ProxyReward] = reward[attempt.Fence] },
+        });
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+        Assert.Equal(RunStates.Succeeded, view.State);
+        Assert.Equal("stoppedByGuard", view.Stages.Single(stage => stage.Name == Stages.Ppo).State);
+
+        RunReport report = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!;
+        Assert.Equal([2, 4, 6, 8], report.Curve.Select(point => point.Step));
+        Assert.Equal(4, report.Stages.Single(stage => stage.Name == Stages.Ppo).Metrics["iteration"]);
+        string expected = CasDocument.Sha256(new BinaryData("7 ppo 4"));
+        Assert.Equal(expected, report.Models["ppo"].Sha256);
+        Assert.Equal(expected, (await app.JobAsync(spec.RunId, Stages.Evaluate))!.Spec.Models["ppo"].Sha256);
+    }
+
+    [Fact]
+    public async Task A_policy_that_drifts_too_far_is_stopped()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("guard.maxKl", 2.5);
+        await using FakeTrainer trainer = app.Trainer(spec);
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+        Assert.Equal("stoppedByGuard", view.Stages.Single(stage => stage.Name == Stages.Ppo).State);
+        RunReport report = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!;
+        Assert.Equal(2, report.Stages.Single(stage => stage.Name == Stages.Ppo).Metrics["kl"]);
+    }
+
+    [Fact]
+    public async Task A_spent_budget_stops_the_run()
+    {
+        // The fake trainer reports a second for each heartbeat.
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("budget.maxTrainerMinutes", 0.2);
+        await using FakeTrainer trainer = app.Trainer(spec, attempt => new FakeBehaviour { Steps = attempt.Stage == Stages.Reward ? 100_000 : 3 });
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+        Assert.Equal(RunStates.Failed, view.State);
+        Assert.Contains("budget.maxTrainerMinutes", view.Error, StringComparison.Ordinal);
+        Assert.Equal(JobState.Cancelled, (await app.JobAsync(spec.RunId, Stages.Reward))!.State);
+    }
+
+    [Fact]
+    public async Task A_gain_below_the_promotion_gate_promotes_nothing()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app, "small-gain")).With("promotion.minRewardGain", 0.6);
+        await using FakeTrainer trainer = app.Trainer(spec);
+        await app.StartAsync(spec);
+        Assert.Equal(RunStates.Succeeded, (await app.EndAsync(spec.RunId)).State);
+        PromotionReport promotion = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!.Promotion!;
+        Assert.False(promotion.Promoted);
+        Assert.Equal("proxy_reward rose by 0.5; promotion.minRewardGain is 0.6", promotion.Reason);
+        Assert.Null(await app.Blobs.ReadAsync(BlobLayout.ProductionModel("small-gain"), CancellationToken.None));
+        Assert.NotNull(await app.Blobs.ReadAsync(BlobLayout.ModelVersion("small-gain", spec.RunId), CancellationToken.None));
+    }
+}

@@ -138,6 +138,15 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
     {
         OrchestrationMetadata? child = await client.GetInstanceAsync($"{view.RunId}:{stage}", getInputsAndOutputs: true, cancellation);
         StageStatus? status = child?.SerializedCustomStatus is null || stage == Stages.Data ? null : child.ReadCustomStatusAs<StageStatus>();
+        if (status is not null)
+        {
+            view = view with
+            {
+                State = status.State == RunStates.Paused ? RunStates.Paused : view.State,
+                Activity = status.WaitingFor is { } waiting ? $"{status.Activity}, waiting for {waiting}" : status.Activity,
+            };
+        }
+
         JobDocument? document = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(view.RunId, stage), cancellation);
         JobStatus? job = document is null ? null : await jobs.InspectAsync(view.RunId, stage, cancellation);
         if (document is null || job is null)
@@ -149,8 +158,7 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
         int attempts = Attempts(document).Count();
         return view with
         {
-            State = status?.State == RunStates.Paused ? RunStates.Paused : view.State,
-            Activity = status?.WaitingFor is { } waiting ? $"{status.Activity}, waiting for {waiting}" : job.Phase,
+            Activity = status?.WaitingFor is null ? job.Phase : view.Activity,
             Progress = new ProgressView(
                 job.Step, job.TotalSteps,
                 job is { TotalSteps: > 0, SecondsPerStep: > 0 } ? Math.Max(0, job.TotalSteps - job.Step) * job.SecondsPerStep : null),

@@ -17,7 +17,7 @@ public sealed record StageStatus(string State, string Activity, string? WaitingF
         {
             { End.State: JobState.Succeeded or JobState.SliceDone } => (RunStates.Running, "done", null),
             { End: { } end } => (end.State == JobState.Cancelled ? RunStates.Cancelled : RunStates.Failed, end.Error ?? "stopped on request", null),
-            { HeldSince: not null } => (RunStates.Paused, "paused", "POST /api/runs/{id}/resume"),
+            { HeldSince: not null } => (RunStates.Paused, "paused", $"POST /api/runs/{order.RunId}/resume"),
             { UnreachableSince: not null } => (RunStates.Running, "storage does not answer", "storage"),
             { Told: DesiredState.Cancel } => (RunStates.Running, "stopping", "the trainer to stop"),
             { Told: DesiredState.Pause } => (RunStates.Running, "pausing", "the trainer to finish its step"),

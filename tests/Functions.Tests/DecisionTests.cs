@@ -9,7 +9,7 @@ public sealed class DecisionTests(FunctionApp app)
 {
     [Theory]
     [InlineData("gates.minSftEosRate", 0.96, "sft", "eos_rate is 0.95; gates.minSftEosRate is 0.96")]
-    [InlineData("gates.minRewardAccuracy", 0.8, "reward", "accuracy is 0.72; gates.minRewardAccuracy is 0.8")]
+    [InlineData("gates.minRewardAccuracy", 0.8, "reward", "val/accuracy is 0.72; gates.minRewardAccuracy is 0.8")]
     public async Task A_missed_gate_fails_the_run_before_more_is_spent(string gate, double bound, string stage, string error)
     {
         TestSpec spec = (await TestSpec.CreateAsync(app)).With(gate, bound);

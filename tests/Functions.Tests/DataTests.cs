@@ -1,0 +1,207 @@
+using System.IO.Compression;
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Rlhf.Jobs;
+using Rlhf.Report;
+using Rlhf.Rows;
+using Xunit;
+
+namespace Rlhf.Functions.Tests;
+
+/// <summary>Data preparation, in runs that stop as soon as it is done.</summary>
+public sealed class DataTests(FunctionApp app)
+{
+    [Fact]
+    public async Task Every_format_in_plain_and_gzip_becomes_rows_and_no_prompt_is_on_two_sides()
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        string folder = $"tests/{spec.RunId}";
+        string[] preferences =
+        [
+            .. Lines(40, i => $$"""{"prompt": "Question {{i}}?", "chosen": "Good {{i}}.", "rejected": "Bad {{i}}."}"""),
+            .. Lines(40, i => $$"""{"prompt": "Rank {{i}}?", "completions": ["a {{i}}", "b {{i}}", "c {{i}}"], "ranks": [2, 1, 3]}"""),
+            .. Lines(20, i => $$"""{"query": "Pick {{i}}?", "sample0": "x {{i}}", "sample1": "y {{i}}", "sample2": "z {{i}}", "best": 1}"""),
+        ];
+        await app.UploadAsync($"{folder}/mixed.jsonl", string.Join('\n', preferences) + "\nnot json\n{\"prompt\": \"only a prompt\"}\n");
+        await app.Blobs.WriteAsync($"{folder}/hh.jsonl.gz", new BinaryData(Gzip(TestSpec.Preferences("hh", 60))), CancellationToken.None);
+        await app.UploadAsync($"{folder}/demos.jsonl", string.Join('\n',
+        [
+            .. Lines(30, i => $$"""{"prompt": "Question {{i}}?", "completion": "Demo {{i}}."}"""),
+            .. Lines(30, i => $$"""{"messages": [{"role": "user", "content": "Talk {{i}}"}, {"role": "assistant", "content": "Yes {{i}}."}]}"""),
+            .. Lines(5, i => $$"""{"prompt": "Question {{i}}?", "completion": "Demo {{i}}."}"""),
+        ]));
+        spec.With("data.preferences", new JsonArray(File($"{folder}/mixed.jsonl"), File($"{folder}/hh.jsonl.gz")))
+            .With("data.demonstrations", new JsonArray(File($"{folder}/demos.jsonl")));
+        DataReport report = await PrepareAsync(spec);
+
+        DataFileReport mixed = report.Files.Single(file => file.File.EndsWith("mixed.jsonl", StringComparison.Ordinal));
+        Assert.Equal((102, 100, 2), (mixed.Lines, mixed.Rows, mixed.DroppedCount));
+        Assert.Equal([101, 102], mixed.Dropped.Select(row => row.Line));
+        Assert.Contains("is not valid JSON", mixed.Dropped[0].Reason, StringComparison.Ordinal);
+        Assert.Contains("is no preference", mixed.Dropped[1].Reason, StringComparison.Ordinal);
+        Assert.Equal("hh-rlhf", report.Files.Single(file => file.File.EndsWith(".gz", StringComparison.Ordinal)).Format);
+        // Of 65 demonstrations 5 are repeated, and some share their prompt with test preferences.
+        Assert.InRange(report.Duplicates["demonstrations"], 1, 5);
+        Assert.InRange(report.HeldOut["demonstrations"], 1, 30);
+        Assert.Equal(
+            65, report.Rows["demonstrations.train"] + report.Rows["demonstrations.validation"] + report.Duplicates["demonstrations"] + report.HeldOut["demonstrations"]);
+
+        Dictionary<string, Row[]> sets = await SetsAsync(spec);
+        Assert.Equal(160, sets.Where(set => set.Key.StartsWith("preferences.", StringComparison.Ordinal)).Sum(set => set.Value.Length));
+        HashSet<string> test = [.. sets["preferences.test"].Concat(sets["evaluation.test"]).Select(row => row.PromptKey)];
+        foreach (string set in new[] { "demonstrations", "preferences", "prompts" })
+        {
+            HashSet<string> train = [.. sets[$"{set}.train"].Select(row => row.PromptKey)];
+            HashSet<string> validation = [.. sets[$"{set}.validation"].Select(row => row.PromptKey)];
+            Assert.NotEmpty(train);
+            Assert.NotEmpty(validation);
+            Assert.Empty(train.Intersect(validation));
+            Assert.Empty(train.Union(validation).Intersect(test));
+        }
+
+        Assert.All(sets["demonstrations.train"], row => Assert.Single(row.Completions));
+        Assert.All(sets["preferences.train"], row => Assert.Equal(row.Completions.Count, row.Ranks!.Count));
+        Assert.All(sets["prompts.train"], row => Assert.Empty(row.Completions));
+        Assert.Equal(sets["preferences.test"].Select(row => row.PromptKey).Distinct().Count(), sets["evaluation.test"].Length);
+        Assert.InRange(sets["fewShot.train"].Length, 1, 4);
+    }
+
+    [Fact]
+    public async Task Missing_sets_are_derived_from_the_preferences()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("model", JsonNode.Parse("""{ "scratch": { "contextLength": 512 } }""")).With("pretrain", new JsonObject());
+        await PrepareAsync(spec);
+        Dictionary<string, Row[]> sets = await SetsAsync(spec);
+        Assert.Equal(sets["preferences.train"].Select(row => row.PromptKey), sets["demonstrations.train"].Select(row => row.PromptKey));
+        Assert.Equal(sets["preferences.train"].Select(row => row.Completions[0]), sets["demonstrations.train"].Select(row => row.Completions.Single()));
+        Assert.Equal(sets["preferences.train"].Select(row => row.PromptKey), sets["prompts.train"].Select(row => row.PromptKey));
+        Assert.Equal(sets["demonstrations.train"].Select(row => row.Id), sets["text.train"].Select(row => row.Id));
+    }
+
+    [Fact]
+    public async Task Files_marked_for_the_test_are_all_of_it_and_limits_hold()
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        string folder = $"tests/{spec.RunId}";
+        await app.UploadAsync($"{folder}/test.jsonl", TestSpec.Preferences(spec.RunId, 10));
+        spec.With("data.preferences", new JsonArray(
+            new JsonObject { ["file"] = $"{folder}/preferences.jsonl", ["limit"] = 50 },
+            new JsonObject { ["file"] = $"{folder}/test.jsonl", ["split"] = "test", ["subset"] = "last" }));
+        DataReport report = await PrepareAsync(spec);
+        Assert.Equal([50, 10], report.Files.Select(file => file.Rows));
+        Dictionary<string, Row[]> sets = await SetsAsync(spec);
+        Assert.Equal(10, sets["preferences.test"].Length);
+        Assert.All(sets["preferences.test"], row => Assert.Equal("last", row.Subset));
+        Assert.Equal(40, sets["preferences.train"].Length + sets["preferences.validation"].Length);
+        Assert.Equal(10, report.HeldOut["preferences"]);
+    }
+
+    [Fact]
+    public async Task The_sample_world_is_the_same_for_the_same_seed()
+    {
+        TestSpec first = await WorldAsync(1);
+        TestSpec same = await WorldAsync(1);
+        TestSpec other = await WorldAsync(2);
+        foreach (TestSpec spec in new[] { first, same, other })
+            await PrepareAsync(spec);
+        IReadOnlyDictionary<string, DatasetRef> one = await RefsAsync(first);
+        Assert.Equal(Sums(one), Sums(await RefsAsync(same)));
+        Assert.NotEqual(Sums(one), Sums(await RefsAsync(other)));
+        Dictionary<string, Row[]> sets = await SetsAsync(first);
+        Assert.Equal(60, sets["evaluation.test"].Length);
+        Assert.All(sets["evaluation.test"], row => Assert.NotNull(row.Truth));
+        Assert.NotEmpty(sets["fewShot.train"]);
+
+        static IEnumerable<string> Sums(IReadOnlyDictionary<string, DatasetRef> sets) => sets.OrderBy(set => set.Key).Select(set => set.Value.Sha256);
+
+        async Task<TestSpec> WorldAsync(int seed) => (await TestSpec.CreateAsync(app)).With("seed", seed).With("data", JsonNode.Parse(
+            """{ "world": { "demonstrations": 80, "preferencePrompts": 80, "prompts": 80, "evaluationPrompts": 60 }, "validationFraction": 0.2, "testFraction": 0.2 }"""));
+    }
+
+    [Theory]
+    [InlineData("missing.jsonl", null, "there is no file '{0}'. Upload it")]
+    [InlineData("empty.jsonl", "\n\n", "the file '{0}' has no usable row: it is empty")]
+    [InlineData("broken.jsonl", "{\"chosen\": \n{\n", "the file '{0}' has no usable row: line 1 is not valid JSON")]
+    [InlineData("prompts.jsonl", "{\"prompt\": \"Hello?\"}", "has no usable row: line 1 is no preference")]
+    [InlineData("damaged.jsonl.gz", "\u001f\u008bnonsense", "is damaged")]
+    [InlineData("few.jsonl", "{\"prompt\": \"Hello?\", \"chosen\": \"a\", \"rejected\": \"b\"}", "no rows left for its split")]
+    public async Task A_file_that_cannot_be_used_fails_the_run_with_the_reason(string name, string? content, string error)
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        string path = $"tests/{spec.RunId}/{name}";
+        if (content is not null)
+            await app.Blobs.WriteAsync(path, new BinaryData(Encoding.Latin1.GetBytes(content)), CancellationToken.None);
+        spec.With("data.preferences", new JsonArray(File(path)));
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+        Assert.Equal(RunStates.Failed, view.State);
+        Assert.StartsWith($"Run '{spec.RunId}', stage 'data': ", view.Error, StringComparison.Ordinal);
+        Assert.Contains(error.Replace("{0}", path, StringComparison.Ordinal), view.Error, StringComparison.Ordinal);
+        Assert.Equal("failed", view.Stages.Single(stage => stage.Name == Stages.Data).State);
+        Assert.NotNull(await app.Blobs.ReadAsync(BlobLayout.Report(spec.RunId), CancellationToken.None));
+    }
+
+    [Theory]
+    [InlineData("tests/nowhere", "there is no such folder")]
+    [InlineData("tests/{0}", "which is no model: it has no config.json")]
+    [InlineData("model:nobody", "no model 'nobody' has been promoted")]
+    public async Task A_base_that_is_no_model_fails_the_run_with_the_reason(string model, string error)
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        spec.With("model.base", model.Replace("{0}", spec.RunId, StringComparison.Ordinal));
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+        Assert.Equal(RunStates.Failed, view.State);
+        Assert.Contains(error, view.Error, StringComparison.Ordinal);
+    }
+
+    private static JsonObject File(string path) => new() { ["file"] = path };
+
+    private static IEnumerable<string> Lines(int count, Func<int, string> line) => Enumerable.Range(0, count).Select(line);
+
+    private static byte[] Gzip(string text)
+    {
+        using var packed = new MemoryStream();
+        using (var gzip = new GZipStream(packed, CompressionLevel.Fastest))
+            gzip.Write(Encoding.UTF8.GetBytes(text));
+        return packed.ToArray();
+    }
+
+    /// <summary>Runs the data stage; nobody takes the job after it, and the run is cancelled there.</summary>
+    private async Task<DataReport> PrepareAsync(TestSpec spec)
+    {
+        await app.StartAsync(spec);
+        await app.UntilAsync(spec.RunId, view => view.Stages.Any(stage => stage is { Name: Stages.Data, State: "succeeded" }));
+        await app.PostAsync($"api/runs/{spec.RunId}/cancel");
+        return (await app.Blobs.ReadJsonAsync<DataReport>(BlobLayout.Data(spec.RunId, "report.json"), CancellationToken.None))!;
+    }
+
+    private async Task<IReadOnlyDictionary<string, DatasetRef>> RefsAsync(TestSpec spec)
+    {
+        var sets = new Dictionary<string, DatasetRef>();
+        string folder = BlobLayout.Data(spec.RunId, string.Empty);
+        await foreach (Storage.BlobEntry entry in app.Blobs.ListAsync(folder, CancellationToken.None))
+        {
+            if (!entry.Path.Contains("/parts/", StringComparison.Ordinal) && entry.Path.EndsWith(".jsonl", StringComparison.Ordinal))
+            {
+                BinaryData content = (await app.Blobs.ReadAsync(entry.Path, CancellationToken.None))!.Content;
+                sets[entry.Path[folder.Length..^".jsonl".Length]] = new DatasetRef(entry.Path, CasDocument.Sha256(content), 0);
+            }
+        }
+
+        return sets;
+    }
+
+    private async Task<Dictionary<string, Row[]>> SetsAsync(TestSpec spec)
+    {
+        var sets = new Dictionary<string, Row[]>();
+        foreach ((string name, DatasetRef set) in await RefsAsync(spec))
+        {
+            string content = (await app.Blobs.ReadAsync(set.Path, CancellationToken.None))!.Content.ToString();
+            sets[name] = [.. content.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => JsonSerializer.Deserialize<Row>(line, RlhfJson.Compact)!)];
+        }
+
+        return sets;
+    }
+}

@@ -79,8 +79,8 @@ public sealed class FunctionApp : IAsyncLifetime
 
     public async Task<RunView> ViewAsync(string runId) => (await Http.GetFromJsonAsync<RunView>($"api/runs/{runId}", RlhfJson.Compact))!;
 
-    /// <summary>Polls the API until the run is as it should be.</summary>
-    public async Task<RunView> UntilAsync(string runId, Func<RunView, bool> there, double seconds = 120)
+    /// <summary>Polls the API until the run is as it should be. The deadline is for a machine with ten other things to do.</summary>
+    public async Task<RunView> UntilAsync(string runId, Func<RunView, bool> there, double seconds = 300)
     {
         DateTime deadline = DateTime.UtcNow.AddSeconds(seconds);
         while (true)
@@ -95,7 +95,7 @@ public sealed class FunctionApp : IAsyncLifetime
     }
 
     /// <summary>Waits for the run's end.</summary>
-    public Task<RunView> EndAsync(string runId, double seconds = 120) => UntilAsync(runId, view => RunStates.IsFinal(view.State), seconds);
+    public Task<RunView> EndAsync(string runId, double seconds = 300) => UntilAsync(runId, view => RunStates.IsFinal(view.State), seconds);
 
     public async Task<HttpStatusCode> PostAsync(string path, string? json = null)
     {

@@ -68,7 +68,7 @@ internal sealed class TestHost : IAsyncDisposable
     public async Task<OrchestrationMetadata> CompletionAsync(string id)
     {
         using var limit = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
-        limit.CancelAfter(TimeSpan.FromSeconds(30));
+        limit.CancelAfter(TimeSpan.FromSeconds(60));
         return await Client.WaitForInstanceCompletionAsync(id, getInputsAndOutputs: true, limit.Token);
     }
 
@@ -76,7 +76,7 @@ internal sealed class TestHost : IAsyncDisposable
     public async Task<OrchestrationMetadata> UntilAsync(string id, Func<OrchestrationMetadata, bool> isReached)
     {
         OrchestrationMetadata? instance = null;
-        for (int i = 0; i < 2000; i++)
+        for (int i = 0; i < 6000; i++)
         {
             instance = await Client.GetInstanceAsync(id, getInputsAndOutputs: true);
             if (instance is not null && isReached(instance)) return instance;

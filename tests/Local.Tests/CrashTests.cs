@@ -43,7 +43,8 @@ public sealed class CrashTests(ITestOutputHelper output) : IDisposable
         using var patience = new CancellationTokenSource(Patience);
         for (int i = 0; i < CrashHost.Instances; i++)
         {
-            OrchestrationMetadata done = await last.Client.WaitForInstanceCompletionAsync($"s{i}", getInputsAndOutputs: true, patience.Token);
+            OrchestrationMetadata done = await last.Client.WaitForInstanceCompletionAsync(
+                $"s{i}", getInputsAndOutputs: true, patience.Token);
             Assert.Equal((OrchestrationRuntimeStatus.Completed, 2), (done.RuntimeStatus, done.ReadOutputAs<int>()));
         }
 

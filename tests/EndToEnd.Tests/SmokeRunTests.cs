@@ -37,7 +37,8 @@ public sealed class SmokeRunTests(FinishedRun run)
         IReadOnlyList<EvaluationRow> table = run.Report.Evaluation!.Table;
         foreach (string model in Models)
         {
-            foreach (string metric in Metrics)
+            // Another prompt is another distribution: the few-shot model has no KL from the SFT model.
+            foreach (string metric in Metrics.Where(metric => (model, metric) is not ("base_few_shot", "kl")))
             {
                 EvaluationRow row = Assert.Single(table, row => row.Model == model && row.Metric == metric);
                 Assert.True(double.IsFinite(row.Value) && row.Ci95 >= 0 && row.N > 0, $"{row}");

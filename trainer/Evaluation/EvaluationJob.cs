@@ -140,7 +140,8 @@ internal sealed class EvaluationJob : ITrainingMethod
     private Dictionary<string, double> AnswerChunk((AnswerSet Set, int Draw, int First) chunk)
     {
         (AnswerSet set, int draw, int first) = chunk;
-        bool measuresKl = set is { Role: ModelRoles.Ppo, Greedy: false };
+        // Sampled answers to the bare prompt: the few-shot model reads another prompt, and greedy answers are no sample.
+        bool measuresKl = set is { Role: ModelRoles.Base or ModelRoles.Ppo, Greedy: false, FewShot: false };
         Require(measuresKl ? [set.Role, ModelRoles.Sft, ModelRoles.Reward] : [set.Role, ModelRoles.Reward]);
         LoadedModel model = loaded[set.Role], reward = loaded[ModelRoles.Reward];
         RowTokenizer rows = rowTokenizer(model);

@@ -42,6 +42,20 @@ public sealed class BadInputTests
     }
 
     [Fact]
+    public async Task File_without_a_usable_row_fails_the_run_and_says_why()
+    {
+        using var workspace = new Workspace();
+        workspace.Write("pairs.jsonl", """{"question": "What is 2 + 2?"}""");
+        string spec = workspace.Write("spec.json", FileSpec("pairs.jsonl").ToJsonString());
+        await using LocalProcess local = LocalProcess.Start(workspace.Root, null, "run", "--spec", spec, "--port", "0");
+
+        Assert.Equal(1, await local.ExitAsync(Limit));
+        Assert.StartsWith("error: ", local.Error, StringComparison.Ordinal);
+        Assert.Contains("pairs.jsonl", local.Error, StringComparison.Ordinal);
+        AssertNoStackTrace(local);
+    }
+
+    [Fact]
     public async Task Cut_off_gzip_file_is_named()
     {
         using var workspace = new Workspace();
@@ -146,8 +160,13 @@ public sealed class BadInputTests
         Assert.StartsWith("error: ", local.Error, StringComparison.Ordinal);
         foreach (string word in words)
             Assert.Contains(word, local.Error, StringComparison.Ordinal);
+        AssertNoStackTrace(local);
+        Assert.False(Directory.Exists(workspace.Out), "nothing half-written");
+    }
+
+    private static void AssertNoStackTrace(LocalProcess local)
+    {
         Assert.DoesNotContain("   at ", local.Error + local.Output, StringComparison.Ordinal);
         Assert.DoesNotContain("Exception", local.Error + local.Output, StringComparison.Ordinal);
-        Assert.False(Directory.Exists(workspace.Out), "nothing half-written");
     }
 }

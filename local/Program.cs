@@ -5,6 +5,7 @@ using Rlhf.Local.Commands;
 using Rlhf.Local.Stack;
 using Spectre.Console;
 
+const int Unexpected = 1;
 const int BadInput = 2;
 const int Interrupted = 130;
 
@@ -30,7 +31,7 @@ var run = new Command("run", "One run, from spec to report. Exit code 0 only if 
 run.SetAction(RunAsync);
 
 var up = new Command("up", "Only the stack (storage, API, trainer), until Ctrl+C.");
-up.SetAction((arguments, cancellation) => GuardAsync(() => new UpCommand(
+up.SetAction((arguments, cancellation) => GuardAsync(arguments.GetValue(state)!, () => new UpCommand(
     arguments.GetValue(state)!, arguments.GetValue(port), arguments.GetValue(verbose)).ExecuteAsync(Console.Out, cancellation)));
 
 var root = new RootCommand("RLHF as durable functions, on one machine. Without a command: 'run' with the sample spec.")
@@ -50,7 +51,7 @@ using PosixSignalRegistration registration = PosixSignalRegistration.Create(Posi
 return await root.Parse(args).InvokeAsync(
     new InvocationConfiguration { ProcessTerminationTimeout = TimeSpan.FromSeconds(60) }, hangUp.Token);
 
-Task<int> RunAsync(ParseResult arguments, CancellationToken cancellation) => GuardAsync(() => new RunCommand(
+Task<int> RunAsync(ParseResult arguments, CancellationToken cancellation) => GuardAsync(arguments.GetValue(state)!, () => new RunCommand(
     arguments.GetValue(spec) ?? Path.GetRelativePath(Environment.CurrentDirectory, Path.Combine(BuildLayout.Samples, "sample.json")),
     arguments.GetValue(data),
     arguments.GetValue(outFolder)!,
@@ -59,7 +60,7 @@ Task<int> RunAsync(ParseResult arguments, CancellationToken cancellation) => Gua
     arguments.GetValue(port),
     arguments.GetValue(verbose)).ExecuteAsync(AnsiConsole.Console, cancellation));
 
-static async Task<int> GuardAsync(Func<Task<int>> command)
+static async Task<int> GuardAsync(string state, Func<Task<int>> command)
 {
     try
     {
@@ -73,5 +74,13 @@ static async Task<int> GuardAsync(Func<Task<int>> command)
     catch (OperationCanceledException)
     {
         return Interrupted;
+    }
+    catch (Exception e)
+    {
+        // Nobody foresaw this one: words for the terminal, the trace for whoever is to mend it.
+        string details = Path.Combine(Directory.CreateDirectory(Path.Combine(state, "logs")).FullName, "error.log");
+        await File.AppendAllTextAsync(details, $"{DateTime.UtcNow:O} {e}\n");
+        await Console.Error.WriteLineAsync($"error: something unforeseen: {e.Message}\nDetails are in '{details}'. Start again to carry on.");
+        return Unexpected;
     }
 }

@@ -13,6 +13,25 @@ namespace Rlhf.Local.Commands;
 /// </summary>
 internal sealed class ResultFolder(RunClient client, IBlobStore blobs, string outFolder)
 {
+    /// <summary>Refuses a folder that could not take the results, hours before they come; makes nothing.</summary>
+    /// <exception cref="UserErrorException">It is a file, or its place cannot be written.</exception>
+    public static void RequireWritable(string outFolder)
+    {
+        string place = Path.GetFullPath(outFolder);
+        while (!Path.Exists(place))
+            place = Path.GetDirectoryName(place)!;
+        try
+        {
+            string probe = Path.Combine(place, $".rlhf-{Guid.NewGuid():N}");
+            File.WriteAllText(probe, string.Empty);
+            File.Delete(probe);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new UserErrorException($"Results cannot be written to '{outFolder}': {e.Message} Choose another folder with --out.", e);
+        }
+    }
+
     /// <summary>Fetches a finished run's results; a folder of the same run is replaced.</summary>
     /// <returns>The report, or null when the run ended before it had one.</returns>
     public async Task<(RunReport Report, string Folder)?> FetchAsync(string runId, CancellationToken cancellation)

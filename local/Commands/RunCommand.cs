@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
@@ -19,6 +20,7 @@ namespace Rlhf.Local.Commands;
 internal sealed record RunCommand(string Spec, string? Data, string Out, string State, string? RunId, int Port, bool Verbose)
 {
     private static readonly TimeSpan Poll = TimeSpan.FromSeconds(0.5);
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(2);
 
     /// <summary>Runs it.</summary>
     /// <returns>0 only if the run succeeded.</returns>
@@ -28,6 +30,7 @@ internal sealed record RunCommand(string Spec, string? Data, string Out, string 
         RunSpec written = ReadSpec();
         string specFolder = Path.GetDirectoryName(Path.GetFullPath(Spec))!;
         LocalInputs inputs = await LocalInputs.CheckAsync(written, Path.GetFullPath(Data ?? specFolder), specFolder, cancellation);
+        ResultFolder.RequireWritable(Out);
         IRunDisplay display = console.Profile.Capabilities.Interactive && !Console.IsOutputRedirected && !Verbose
             ? new LiveDisplay(console)
             : new PlainDisplay(Console.Out);
@@ -98,13 +101,24 @@ internal sealed record RunCommand(string Spec, string? Data, string Out, string 
     private static async Task<RunView> FollowAsync(
         RunClient client, string runId, DevStack stack, IRunDisplay display, CancellationToken cancellation)
     {
+        var silence = Stopwatch.StartNew();
         while (true)
         {
-            if (await client.GetAsync(runId, cancellation) is { } run)
+            try
             {
-                display.Show(run);
-                if (RunStates.IsFinal(run.State))
-                    return run;
+                if (await client.GetAsync(runId, cancellation) is { } run)
+                {
+                    silence.Restart();
+                    display.Show(run);
+                    if (RunStates.IsFinal(run.State))
+                        return run;
+                }
+            }
+            catch (Exception e) when (e is HttpRequestException or TaskCanceledException
+                && !cancellation.IsCancellationRequested && silence.Elapsed < Patience)
+            {
+                // The run goes on without anybody looking; a machine out of breath is no reason to stop it.
+                display.Note($"no answer from the API: {e.Message}");
             }
 
             if (await Task.WhenAny(stack.Completion, Task.Delay(Poll, cancellation)) == stack.Completion)

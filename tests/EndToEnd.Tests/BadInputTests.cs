@@ -123,6 +123,15 @@ public sealed class BadInputTests
     }
 
     [Fact]
+    public async Task Result_folder_that_is_a_file_is_named_before_anything_starts()
+    {
+        using var workspace = new Workspace();
+        workspace.Write("pairs.jsonl", GoodRow);
+        string file = workspace.Write("results", "a file");
+        await AssertRefusedAsync(workspace, FileSpec("pairs.jsonl"), [file, "--out"], "--out", file);
+    }
+
+    [Fact]
     public async Task State_in_use_is_named_with_its_owner()
     {
         using var workspace = new Workspace();

@@ -3,7 +3,10 @@ using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Generation;
 
-/// <summary>Continues prompts token by token, in left-padded batches with a key/value cache.</summary>
+/// <summary>
+/// Continues prompts token by token with a key/value cache: small models on the CPU by <see cref="CpuDecoder"/>, others in left-padded
+/// batches by libtorch.
+/// </summary>
 public static class Sampler
 {
     /// <summary>
@@ -16,18 +19,25 @@ public static class Sampler
     public static int[][] Generate(Transformer model, IReadOnlyList<int[]> prompts, SamplingOptions options)
     {
         Check(model.Config, prompts, options);
-        var rows = new Row[prompts.Count];
+        var rows = new SamplingRow[prompts.Count];
         for (int i = 0; i < rows.Length; i++)
         {
             int room = Math.Min(options.MaxNewTokens, model.Config.MaxPositions - prompts[i].Length);
-            rows[i] = new Row(prompts[i], options.RowIds?[i] ?? i, room);
+            rows[i] = new SamplingRow(prompts[i], options.RowIds?[i] ?? i, room);
         }
 
+        SamplingRow[] open = [.. rows.Where(r => r.Room > 0)];
+        if (CpuDecoder.Suits(model)) CpuDecoder.Decode(model, open, options);
+        else DecodeWithLibtorch(model, open, options);
+        return [.. rows.Select(r => r.New.ToArray())];
+    }
+
+    /// <summary>Continues all rows until they have ended.</summary>
+    internal static void DecodeWithLibtorch(Transformer model, IEnumerable<SamplingRow> rows, SamplingOptions options)
+    {
         using var inference = inference_mode();
         // Prompts of one length need no padding, and short ones do not wait for long ones.
-        Row[] byLength = [.. rows.Where(r => r.Room > 0).OrderBy(r => r.Prompt.Length)];
-        foreach (Row[] batch in byLength.Chunk(options.BatchSize)) Decode(model, batch, options);
-        return [.. rows.Select(r => r.New.ToArray())];
+        foreach (SamplingRow[] batch in rows.OrderBy(r => r.Prompt.Length).Chunk(options.BatchSize)) Decode(model, batch, options);
     }
 
     /// <summary>
@@ -42,7 +52,7 @@ public static class Sampler
         return cumulative.le(uniforms * total).sum(-1).clamp_max(logits.shape[1] - 1).MoveToOuterDisposeScope();
     }
 
-    private static void Decode(Transformer model, Row[] batch, SamplingOptions options)
+    private static void Decode(Transformer model, SamplingRow[] batch, SamplingOptions options)
     {
         int longest = batch.Max(r => r.Prompt.Length);
         int steps = batch.Max(r => r.Room);
@@ -72,18 +82,18 @@ public static class Sampler
                 batch = [.. kept.Select(i => batch[i])];
             }
 
-            ids = tensor(batch.Select(r => (long)r.Last).ToArray(), [batch.Length, 1], device: model.Device).MoveToOuterDisposeScope();
+            ids = tensor(batch.Select(r => (long)r.New[^1]).ToArray(), [batch.Length, 1], device: model.Device).MoveToOuterDisposeScope();
         }
     }
 
-    private static long[] Next(Tensor logits, Row[] batch, int step, SamplingOptions options)
+    private static long[] Next(Tensor logits, SamplingRow[] batch, int step, SamplingOptions options)
     {
         if (options.Temperature == 0) return [.. logits.argmax(-1).cpu().data<long>()];
         double[] uniforms = [.. batch.Select(r => CounterRandom.Uniform(options.Seed, r.Id, step))];
         return [.. Choose(logits, options.Temperature, tensor(uniforms, [batch.Length, 1], device: logits.device)).cpu().data<long>()];
     }
 
-    private static Tensor LeftPadded(Row[] batch, int length, int padId)
+    private static Tensor LeftPadded(SamplingRow[] batch, int length, int padId)
     {
         var ids = new long[batch.Length * length];
         Array.Fill(ids, padId);
@@ -96,7 +106,7 @@ public static class Sampler
         return tensor(ids, [batch.Length, length]);
     }
 
-    private static Tensor LeftPaddedMask(Row[] batch, int promptLength, int capacity)
+    private static Tensor LeftPaddedMask(SamplingRow[] batch, int promptLength, int capacity)
     {
         var mask = new long[batch.Length * capacity];
         for (int i = 0; i < batch.Length; i++)
@@ -124,28 +134,6 @@ public static class Sampler
             if (stranger >= 0)
                 throw new ArgumentException(
                     $"Prompt {i} holds token {prompts[i][stranger]}; the vocabulary has {config.VocabularySize}.", nameof(prompts));
-        }
-    }
-
-    private sealed class Row(int[] prompt, long id, int room)
-    {
-        public int[] Prompt { get; } = prompt;
-
-        public long Id { get; } = id;
-
-        public int Room { get; } = room;
-
-        public List<int> New { get; } = [];
-
-        public bool Ended { get; private set; }
-
-        public int Last => New[^1];
-
-        public void Add(int token, SamplingOptions options)
-        {
-            if (Ended) return;
-            New.Add(token);
-            Ended = token == options.EosId || options.FurtherEndIds.Contains(token) || New.Count == Room;
         }
     }
 }

@@ -9,6 +9,7 @@ public sealed class SamplerTests : IDisposable
 {
     private static readonly SamplingOptions Options = new() { MaxNewTokens = 12, Temperature = 1, Seed = 5, EosId = 3 };
 
+    // GPT-2's shape, which libtorch decodes; CpuDecoderTests has the other decoder.
     private readonly Transformer model = Model();
     private readonly int[][] prompts =
         [.. Enumerable.Range(0, 13).Select(i => Enumerable.Range(0, 1 + i % 5).Select(t => (i * 7 + t * 11) % 60).ToArray())];
@@ -96,7 +97,11 @@ public sealed class SamplerTests : IDisposable
 
     private static Transformer Model()
     {
-        var model = new Transformer(ModelConfig.Llama(64, 32, 2, 4, 2, 48, 64) with { InitializerRange = 0.3 });
+        var model = new Transformer(ModelConfig.Llama(64, 32, 2, 4, 4, 48, 64) with
+        {
+            ModelType = "gpt2", Norm = NormKind.Layer, Activation = ActivationKind.GeluTanh, GatedFeedForward = false, RotaryDimension = 0,
+            QueryKeyValueBias = true, AttentionOutputBias = true, FeedForwardBias = true, InitializerRange = 0.3,
+        });
         model.InitialiseWeights(11);
         return model;
     }

@@ -115,8 +115,11 @@ public sealed class ParityTests
             int[][] mask = batch == "single" ? [] : Matrix(expected.GetProperty("attention_mask"));
             int[][] prompts = Matrix(expected.GetProperty("prompt"));
             if (mask.Length > 0) prompts = [.. prompts.Select((ids, row) => ids.Where((_, t) => mask[row][t] == 1).ToArray())];
-            int[][] tokens = Sampler.Generate(model, prompts, new SamplingOptions { MaxNewTokens = 16, Temperature = 0, EosId = -1 });
-            Assert.Equal(Matrix(expected.GetProperty("new_tokens")), tokens);
+            var options = new SamplingOptions { MaxNewTokens = 16, Temperature = 0, EosId = -1 };
+            Assert.Equal(Matrix(expected.GetProperty("new_tokens")), Sampler.Generate(model, prompts, options));
+            SamplingRow[] rows = [.. prompts.Select((prompt, i) => new SamplingRow(prompt, i, options.MaxNewTokens))];
+            Sampler.DecodeWithLibtorch(model, rows, options);
+            Assert.Equal(Matrix(expected.GetProperty("new_tokens")), rows.Select(row => row.New.ToArray()));
         }
     }
 

@@ -155,7 +155,6 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
         Heartbeat? beat = document.AttemptId is { } attempt
             ? await blobs.ReadJsonAsync<Heartbeat>(BlobLayout.Heartbeat(BlobLayout.Attempt(view.RunId, stage, document.Fence, attempt)), cancellation)
             : null;
-        int attempts = Attempts(document).Count();
         return view with
         {
             Activity = status?.WaitingFor is null ? job.Phase : view.Activity,
@@ -163,8 +162,8 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
                 job.Step, job.TotalSteps,
                 job is { TotalSteps: > 0, SecondsPerStep: > 0 } ? Math.Max(0, job.TotalSteps - job.Step) * job.SecondsPerStep : null),
             Metrics = document.Result?.Metrics ?? beat?.Metrics ?? view.Metrics,
-            Stages = [.. view.Stages.Select(entry => entry.Name == stage ? entry with { Attempts = attempts } : entry)],
-            Attempts = view.Attempts + attempts,
+            Stages = [.. view.Stages.Select(entry => entry.Name == stage ? entry with { Attempts = job.Attempts } : entry)],
+            Attempts = view.Attempts + job.Attempts,
             TrainerSeconds = view.TrainerSeconds + job.Seconds,
         };
     }

@@ -60,6 +60,17 @@ public sealed class RunStart(IBlobStore blobs, TimeProvider clock)
             await ScheduleAsync(client, run.RunId, cancellation);
     }
 
-    private static Task<string> ScheduleAsync(DurableTaskClient client, string runId, CancellationToken cancellation) =>
-        client.ScheduleNewOrchestrationInstanceAsync(nameof(RlhfRun), new RunInput(runId), new StartOrchestrationOptions(runId), cancellation);
+    private static async Task ScheduleAsync(DurableTaskClient client, string runId, CancellationToken cancellation)
+    {
+        try
+        {
+            await client.ScheduleNewOrchestrationInstanceAsync(nameof(RlhfRun), new RunInput(runId), new StartOrchestrationOptions(runId), cancellation);
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            // Somebody else has just started it: then all is well. The platform says so with an exception type of its own.
+            if (await client.GetInstanceAsync(runId, cancellation) is null)
+                throw;
+        }
+    }
 }

@@ -18,6 +18,9 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
     private const int LargestSpec = 256 * 1024;
     private const int LargestAnswer = 16 * 1024;
 
+    /// <summary>What the hint says that a request of people raises.</summary>
+    private const string Control = "control";
+
     /// <summary>Starts a run. The same id with the same spec is the same run.</summary>
     [Function(nameof(StartRun))]
     public async Task<IActionResult> StartRun(
@@ -135,8 +138,9 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         RunView view = await reader.ViewAsync(client, run, cancellation);
         if (view.State != RunStates.WaitingForApproval)
             return Answers.Conflict($"Run '{id}' does not wait for approval: its state is '{view.State}'.");
-        await client.RaiseEventAsync(id, RlhfRun.ApprovalEvent, approval, cancellation);
-        return new StatusCodeResult(StatusCodes.Status202Accepted);
+        return await client.TryRaiseAsync(id, RlhfRun.ApprovalEvent, approval, cancellation)
+            ? new StatusCodeResult(StatusCodes.Status202Accepted)
+            : Answers.Conflict($"Run '{id}' does not wait for approval any more: it is over.");
     }
 
     [GeneratedRegex("^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$")]
@@ -241,16 +245,10 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         foreach (string stage in Stages.All)
         {
             await jobs.RequestAsync(id, stage, desired, cancellation);
-            await WakeAsync(client, $"{id}:{stage}", cancellation);
+            await client.TryRaiseAsync($"{id}:{stage}", JobDriver.ChangedEvent, Control, cancellation);
         }
 
-        await WakeAsync(client, id, cancellation);
+        await client.TryRaiseAsync(id, JobDriver.ChangedEvent, Control, cancellation);
         return new StatusCodeResult(StatusCodes.Status202Accepted);
-    }
-
-    private static async Task WakeAsync(DurableTaskClient client, string instanceId, CancellationToken cancellation)
-    {
-        if (await client.GetInstanceAsync(instanceId, cancellation) is { IsCompleted: false })
-            await client.RaiseEventAsync(instanceId, JobDriver.ChangedEvent, "control", cancellation);
     }
 }

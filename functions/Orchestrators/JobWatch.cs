@@ -130,6 +130,9 @@ public sealed record JobWatch
     /// <summary>Step of the newest checkpoint when a trainer was last lost.</summary>
     public int HeadStepAtLoss { get; init; } = -1;
 
+    /// <summary>Attempts that a trainer has claimed.</summary>
+    public int Attempts { get; init; }
+
     /// <summary>Trainer seconds of the stage so far.</summary>
     public double TrainerSeconds { get; init; }
 
@@ -159,6 +162,7 @@ public sealed record JobWatch
             Fence = job.Fence,
             LookedAt = now,
             UnreachableSince = null,
+            Attempts = job.Attempts,
             TrainerSeconds = job.Seconds,
             StopReason = StopReason ?? OverBudget(order, job),
         };

@@ -207,24 +207,13 @@ public static class RlhfRun
             Task expired = context.CreateTimer(until, raceOver.Token);
             try
             {
-                while (true)
-                {
-                    Task changed = context.WaitForExternalEvent<string>(JobDriver.ChangedEvent, raceOver.Token);
-                    Task first = await Task.WhenAny(answer, expired, changed);
-                    if (first == changed)
-                    {
-                        await StopIfCancelledAsync();
-                    }
-                    else if (first == answer)
-                    {
-                        Approval given = await answer;
-                        return new PromotionReport(given.Approved, given.Approved ? "approved" : "rejected", given.By, given.Note);
-                    }
-                    else
-                    {
-                        return new PromotionReport(false, $"nobody answered within {deadline.TotalHours:0.###} hours", null, null);
-                    }
-                }
+                Task changed;
+                while (await Task.WhenAny(answer, expired, changed = context.WaitForExternalEvent<string>(JobDriver.ChangedEvent, raceOver.Token)) == changed)
+                    await StopIfCancelledAsync();
+                if (!answer.IsCompleted)
+                    return new PromotionReport(false, $"nobody answered within {deadline.TotalHours:0.###} hours", null, null);
+                Approval given = await answer;
+                return new PromotionReport(given.Approved, given.Approved ? "approved" : "rejected", given.By, given.Note);
             }
             finally
             {

@@ -16,7 +16,7 @@ public sealed record StageOutcome
     /// <summary>Why it failed or was stopped.</summary>
     public string? Error { get; init; }
 
-    /// <summary>Attempts, slices included.</summary>
+    /// <summary>Attempts that a trainer claimed, slices included.</summary>
     public int Attempts { get; init; }
 
     public double TrainerSeconds { get; init; }
@@ -45,7 +45,7 @@ public sealed record StageOutcome
                 _ => StageStates.Failed,
             },
             Error = end.Error,
-            Attempts = watch.Fence,
+            Attempts = watch.Attempts,
             TrainerSeconds = watch.TrainerSeconds,
             PausedSeconds = watch.PausedSeconds,
             Metrics = end.Result?.Metrics ?? new Dictionary<string, double>(),

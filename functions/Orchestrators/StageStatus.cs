@@ -25,6 +25,6 @@ public sealed record StageStatus(string State, string Activity, string? WaitingF
             { Reason: { } reason } => (RunStates.Running, $"attempt {watch.Fence} after: {reason}", $"a trainer for machine '{order.Trainer.Machine}'"),
             _ => (RunStates.Running, "queued", $"a trainer for machine '{order.Trainer.Machine}'"),
         };
-        return new StageStatus(state, activity, waitingFor, watch.Step, watch.Fence, watch.TrainerSeconds);
+        return new StageStatus(state, activity, waitingFor, watch.Step, watch.Attempts, watch.TrainerSeconds);
     }
 }

@@ -2,6 +2,7 @@ using System.Text.Json;
 using Microsoft.Azure.Functions.Worker;
 using Microsoft.DurableTask.Client;
 using Microsoft.Extensions.Logging;
+using Rlhf.Functions.Http;
 using Rlhf.Functions.Orchestrators;
 using Rlhf.Jobs;
 using Rlhf.Storage;
@@ -28,8 +29,6 @@ public sealed class JobEvents(ILogger<JobEvents> logger)
             return;
         }
 
-        string instanceId = $"{hint.RunId}:{hint.Stage}";
-        if (await client.GetInstanceAsync(instanceId, cancellation) is { IsCompleted: false })
-            await client.RaiseEventAsync(instanceId, JobDriver.ChangedEvent, $"{hint.State} {hint.Fence}", cancellation);
+        await client.TryRaiseAsync($"{hint.RunId}:{hint.Stage}", JobDriver.ChangedEvent, $"{hint.State} {hint.Fence}", cancellation);
     }
 }

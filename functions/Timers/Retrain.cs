@@ -169,7 +169,7 @@ public sealed class Retrain(IBlobStore blobs, RunStart starts, RetrainSettings s
     private async Task<string?> ActiveRunAsync(DurableTaskClient client, FeedbackWatermark watermark, string name, CancellationToken cancellation)
     {
         // The last retraining by its id: a listing may not show yet what has just been started.
-        if (watermark.RunId is { } last && await client.GetInstanceAsync(last, cancellation) is { IsCompleted: false })
+        if (watermark.RunId is { } last && await client.IsOpenAsync(last, cancellation))
             return last;
 
         OrchestrationRuntimeStatus[] open = [OrchestrationRuntimeStatus.Running, OrchestrationRuntimeStatus.Pending, OrchestrationRuntimeStatus.Suspended];

@@ -26,6 +26,9 @@ public sealed record JobStatus
     /// <summary>Trainer seconds of the current attempt and of all before it.</summary>
     public double Seconds { get; init; }
 
+    /// <summary>Attempts that a trainer has claimed, the current one included.</summary>
+    public int Attempts { get; init; }
+
     public JobResult? Result { get; init; }
 }
 
@@ -111,6 +114,7 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
             SecondsPerStep = beat?.SecondsPerStep ?? 0,
             HeadStep = head?.Step ?? 0,
             Seconds = job.History.Sum(record => record.Seconds) + (job.Result?.Seconds ?? beat?.Seconds ?? 0),
+            Attempts = job.History.Count(record => record.AttemptId is not null) + (job.AttemptId is null ? 0 : 1),
             Result = job.Result,
         };
     }

@@ -55,6 +55,9 @@ internal sealed class FakeTrainer : IAsyncDisposable
         loop = LoopAsync(machine);
     }
 
+    /// <summary>Sends no hints.</summary>
+    public bool IsSilent { get; init; }
+
     /// <summary>Attempts claimed, in their order.</summary>
     public ConcurrentQueue<(string Stage, int Fence)> Claims { get; } = [];
 
@@ -88,7 +91,7 @@ internal sealed class FakeTrainer : IAsyncDisposable
             }
             else
             {
-                await Task.Delay(30, stop.Token);
+                await Task.Delay(100, stop.Token);
             }
         }
     }
@@ -99,6 +102,8 @@ internal sealed class FakeTrainer : IAsyncDisposable
         {
             JobResult result = await RunAsync(attempt, behave(attempt));
             await attempt.FinishAsync(result, stop.Token);
+            if (IsSilent)
+                return;
             var hint = new JobEvent(attempt.RunId, attempt.Stage, attempt.Fence, result.Outcome);
             await storage.Queue(StorageAccount.EventsQueue).SendAsync(CasDocument.Serialize(hint).ToString(), stop.Token);
         }

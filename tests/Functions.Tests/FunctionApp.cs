@@ -90,7 +90,7 @@ public sealed class FunctionApp : IAsyncLifetime
                 return view;
             Assert.True(DateTime.UtcNow < deadline, $"The run did not get there in {seconds} s: {JsonSerializer.Serialize(view, RlhfJson.Compact)}");
             Assert.False(RunStates.IsFinal(view.State), $"The run ended before: {JsonSerializer.Serialize(view, RlhfJson.Compact)}");
-            await Task.Delay(50);
+            await Task.Delay(200);
         }
     }
 

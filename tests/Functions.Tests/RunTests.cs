@@ -1,5 +1,6 @@
 using System.Net.Http.Json;
 using System.Text.Json;
+using Microsoft.DurableTask.Client;
 using Rlhf.Report;
 using Xunit;
 
@@ -22,6 +23,9 @@ public sealed class RunTests(FunctionApp app)
             view.Stages.Select(stage => $"{stage.Name} {stage.State}"));
         Assert.Equal(["sft 1", "reward 1", "ppo 1", "ppo 2", "ppo 3", "evaluate 1"], trainer.Claims.Select(claim => $"{claim.Stage} {claim.Fence}"));
         Assert.Equal(6, view.Attempts);
+        OrchestrationMetadata instance = (await app.Client.GetInstanceAsync(spec.RunId, getInputsAndOutputs: true, CancellationToken.None))!;
+        Assert.Equal(OrchestrationRuntimeStatus.Completed, instance.RuntimeStatus);
+        Assert.InRange(instance.SerializedCustomStatus!.Length, 1, 8 * 1024);
         Assert.True(view.TrainerSeconds > 0);
         Assert.Equal(view.TrainerSeconds, view.Cost, 6);
 

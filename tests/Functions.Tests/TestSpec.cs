@@ -30,7 +30,7 @@ public sealed class TestSpec
               "runId": "{{id}}", "name": "{{name}}", "seed": 7,
               "data": { "preferences": [ { "file": "tests/{{id}}/preferences.jsonl" } ], "validationFraction": 0.3, "testFraction": 0.3 },
               "model": { "base": "tests/{{id}}/base" },
-              "trainer": { "machine": "{{id}}", "heartbeatSeconds": 0.1, "pollSeconds": 0.2, "startTimeoutSeconds": 60, "lostAfterSeconds": 30, "wedgedAfterSeconds": 60 },
+              "trainer": { "machine": "{{id}}", "heartbeatSeconds": 0.2, "pollSeconds": 0.5, "startTimeoutSeconds": 60, "lostAfterSeconds": 30, "wedgedAfterSeconds": 60 },
               "ppo": { "iterations": 6, "iterationsPerSlice": 2, "episodes": 8, "minibatchSize": 8 }
             }
             """)!.AsObject();

@@ -47,8 +47,8 @@ internal static class ChatCommand
         ITokenizer tokenizer = loaded.Tokenizer;
         List<int> endIds = [tokenizer.EosId, .. loaded.Config.EosIds];
         // The last of a template's control tokens ends a turn.
-        if (ChatTemplate.SpecialTokens(template) is { Count: > 0 } control && tokenizer.IdOf(control[^1]) is { } endOfTurn) endIds.Add(
-            endOfTurn);
+        if (ChatTemplate.SpecialTokens(template) is { Count: > 0 } control && tokenizer.IdOf(control[^1]) is { } endOfTurn)
+            endIds.Add(endOfTurn);
 
         var dialogue = new List<Turn>();
         for (long turn = 0; Prompt() is { } line; turn++)

@@ -27,9 +27,9 @@ internal static class Clusters
     /// <summary>How often each cluster is asked in demonstrations, preferences, prompts and evaluation.</summary>
     public static IReadOnlyList<Cluster> Trained { get; } =
     [
-        new("things", .22, Things), new("kinds", .10, Kinds), new("entailment", .08, Entailment), new("lists", .06, Lists),
-        new("sums", .06, Sums), new("comparisons", .07, Comparisons), new("sentiment", .07, Sentiments),
-        new("people", .13, People), new("how_to", .21, HowTo),
+        new("things", .24, Things), new("kinds", .11, Kinds), new("entailment", .07, Entailment), new("lists", .06, Lists),
+        new("sums", .05, Sums), new("comparisons", .04, Comparisons), new("sentiment", .08, Sentiments),
+        new("people", .14, People), new("how_to", .21, HowTo),
     ];
 
     public static Cluster Unseen { get; } = new(HeldOut, 1, Opposites);

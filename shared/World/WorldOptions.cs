@@ -55,6 +55,7 @@ public sealed record WorldOptions
         Require(Labellers, 2, 1_000, nameof(Labellers));
         Require(LabellerAgreement, .5, .85, nameof(LabellerAgreement));
         Require(Writer.Wrong, 0, 1, "Writer.Wrong");
+        Require(Writer.OffTopic, 0, 1, "Writer.OffTopic");
         Require(Writer.NotKnowing, 0, 1, "Writer.NotKnowing");
         Require(Writer.WrongForm, 0, 1, "Writer.WrongForm");
         Require(Writer.Verbose, 0, 1, "Writer.Verbose");

@@ -3,8 +3,11 @@ namespace Rlhf.World;
 /// <summary>How often the simulated writer of demonstrations and candidate answers errs. All rates in [0, 1]; all zero is the perfect writer.</summary>
 public sealed record WriterErrors
 {
-    /// <summary>A wrong value where the right one is known.</summary>
-    public double Wrong { get; init; } = .16;
+    /// <summary>A wrong value of the right sort where the right one is known.</summary>
+    public double Wrong { get; init; } = .05;
+
+    /// <summary>An answer to some other question: the writer was not reading.</summary>
+    public double OffTopic { get; init; } = .14;
 
     /// <summary>"I do not know" where the answer is known.</summary>
     public double NotKnowing { get; init; } = .12;
@@ -16,17 +19,17 @@ public sealed record WriterErrors
     public double Verbose { get; init; } = .22;
 
     /// <summary>An invented answer where nothing can be known.</summary>
-    public double MadeUp { get; init; } = .5;
+    public double MadeUp { get; init; } = .45;
 
     /// <summary>Help with a harmful request.</summary>
-    public double Comply { get; init; } = .5;
+    public double Comply { get; init; } = .35;
 
     /// <summary>Refusing a safe request that looks harmful.</summary>
-    public double OverRefuse { get; init; } = .3;
+    public double OverRefuse { get; init; } = .18;
 
     public static WriterErrors None { get; } = new()
     {
-        Wrong = 0, NotKnowing = 0, WrongForm = 0, Verbose = 0, MadeUp = 0, Comply = 0, OverRefuse = 0,
+        Wrong = 0, OffTopic = 0, NotKnowing = 0, WrongForm = 0, Verbose = 0, MadeUp = 0, Comply = 0, OverRefuse = 0,
     };
 }
 
@@ -71,8 +74,20 @@ internal static class Writer
             return random.Pick(Declines);
         if (random.Chance(errors.Wrong))
             return Say(question, random.Pick(question.Rivals), random);
+        if (random.Chance(errors.OffTopic))
+            return Other(question, random);
         string right = Say(question, question.Right, random);
         return random.Chance(errors.WrongForm) ? right[..^1] + "?" : right;
+    }
+
+    /// <summary>A right answer to a question of another sort.</summary>
+    private static string Other(Question question, WorldRandom random)
+    {
+        Question other;
+        do
+            other = Clusters.Draw(random);
+        while (other.Truth.Demand != Demand.Answer || other.Truth.Type == question.Truth.Type);
+        return Say(other, other.Right, random);
     }
 
     private static string Say(Question question, string value, WorldRandom random) => random.Pick(question.Say)(value);

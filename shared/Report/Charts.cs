@@ -8,7 +8,14 @@ namespace Rlhf.Report;
 /// <param name="Value">The mean.</param>
 /// <param name="Ci95">Half the width of its 95% interval.</param>
 /// <param name="Second">A second figure on the same row, drawn as a hollow diamond.</param>
-internal sealed record Dot(string Label, string Style, double Value, double Ci95, double? Second = null);
+internal sealed record Dot(string Label, string Style, double Value, double Ci95, double? Second = null)
+{
+    public double Low => Value - Ci95;
+
+    public double High => Value + Ci95;
+
+    public string InWords => $"{Label} {Charts.Number(Value)} ± {Charts.Number(Ci95)}";
+}
 
 /// <summary>One bar of a <see cref="Charts.Timeline"/>.</summary>
 /// <param name="Label">What took the time.</param>
@@ -18,6 +25,9 @@ internal sealed record Dot(string Label, string Style, double Value, double Ci95
 /// <param name="Style">The CSS class that gives its colour.</param>
 internal sealed record Span(string Label, double Seconds, double TrainerSeconds, string Note, string Style);
 
+/// <summary>The reward model's accuracy on one subset, with its yardsticks.</summary>
+internal sealed record Agreement(string Subset, RewardModelRow Accuracy, double? Longer, double? Ceiling);
+
 /// <summary>
 /// The report's charts as inline SVG, without script and without a library: a drawing package would bring native code into the
 /// function app. Colours come from the page's style sheet, so that a chart follows light and dark. Each has a title and a description
@@ -25,50 +35,45 @@ internal sealed record Span(string Label, double Seconds, double TrainerSeconds,
 /// </summary>
 internal static class Charts
 {
+    private const int WideWidth = 1000;
+
     /// <summary>Rows of dots with their intervals on a common axis, the value at the row's end.</summary>
     public static Html Dots(string id, string title, IReadOnlyList<Dot> dots)
     {
         const int left = 104, right = 308, width = 360, rowHeight = 24, top = 8;
         int bottom = top + (rowHeight * dots.Count);
-        bool rates = dots.All(dot => dot.Value is >= 0 and <= 1) && !title.Contains("reward", StringComparison.OrdinalIgnoreCase) && title != "KL";
+        bool rates = dots.All(dot => dot.Value is >= 0 and <= 1) && title != "KL" && !title.Contains("reward", StringComparison.Ordinal);
         Scale x = rates
             ? new Scale(0, 1, left, right)
-            : Scale.Around(dots.SelectMany(dot => new[] { dot.Value - dot.Ci95, dot.Value + dot.Ci95, dot.Second ?? dot.Value }), left, right);
-        string description = string.Join("; ", dots.Select(dot => $"{dot.Label} {Number(dot.Value)} ± {Number(dot.Ci95)}"));
-        return Svg(id, title, description, width, bottom + 24, Html.Of($"""
-            {x.Ticks(4).Select(tick => Html.Of($"""
-                <line class="grid{(tick == 0 && !rates ? " zero" : "")}" x1="{x.At(tick)}" y1="{top}" x2="{x.At(tick)}" y2="{bottom}"/>
-                <text class="tick" x="{x.At(tick)}" y="{bottom + 16}" text-anchor="middle">{Number(tick, "0.##")}</text>
-                """))}
+            : Scale.Around(dots.SelectMany(dot => new[] { dot.Low, dot.High, dot.Second ?? dot.Value }), left, right);
+        return Svg(id, title, string.Join("; ", dots.Select(dot => dot.InWords)), width, bottom + 24, Html.Of($"""
+            {VerticalGrid(x, 4, top, bottom, zero: !rates)}
             {dots.Select((dot, row) => Row(dot, top + (rowHeight * (row + 0.5))))}
             """));
 
         Html Row(Dot dot, double y) => Html.Of($"""
-            <g class="{dot.Style}"><title>{dot.Label}: {Number(dot.Value)} ± {Number(dot.Ci95)}</title>
-            <text class="label" x="{left - 10}" y="{y + 4}" text-anchor="end">{dot.Label}</text>
-            <line class="interval" x1="{x.At(dot.Value - dot.Ci95)}" y1="{y}" x2="{x.At(dot.Value + dot.Ci95)}" y2="{y}"/>
-            {(dot.Second is { } second ? Diamond(x.At(second), y, 4, "hollow") : Html.Empty)}
-            <circle class="mark" cx="{x.At(dot.Value)}" cy="{y}" r="4.5"/>
-            <text class="value" x="{width - 4}" y="{y + 4}" text-anchor="end">{Number(dot.Value)}</text></g>
+            <g class="{dot.Style}"><title>{dot.InWords}</title>
+            {Text("label", left - 10, y + 4, dot.Label, "end")}
+            {Line("interval", x.At(dot.Low), y, x.At(dot.High), y)}
+            {(dot.Second is { } second ? Diamond("hollow", x.At(second), y, 4) : Html.Empty)}
+            {Circle("mark", x.At(dot.Value), y, 4.5)}
+            {Text("value", width - 4, y + 4, Number(dot.Value), "end")}</g>
             """);
     }
 
     /// <summary>A few dots with intervals under one another, without words: for the key figures.</summary>
     public static Html Spark(string id, string title, IReadOnlyList<Dot> dots)
     {
-        const int left = 6, right = 214, rowHeight = 12;
-        int height = (rowHeight * dots.Count) + 4;
-        Scale x = Scale.Around(dots.SelectMany(dot => new[] { dot.Value - dot.Ci95, dot.Value + dot.Ci95 }), left, right);
-        string description = string.Join("; ", dots.Select(dot => $"{dot.Label} {Number(dot.Value)} ± {Number(dot.Ci95)}"));
-        return Svg(id, title, description, 220, height, Html.Of($"""
-            {dots.Select((dot, row) => Html.Of($"""
-                <g class="{dot.Style}"><line class="rail" x1="{left}" y1="{Y(row)}" x2="{right}" y2="{Y(row)}"/>
-                <line class="interval" x1="{x.At(dot.Value - dot.Ci95)}" y1="{Y(row)}" x2="{x.At(dot.Value + dot.Ci95)}" y2="{Y(row)}"/>
-                <circle class="mark" cx="{x.At(dot.Value)}" cy="{Y(row)}" r="3.5"/></g>
-                """))}
+        const int left = 6, right = 214, width = 220, rowHeight = 12;
+        Scale x = Scale.Around(dots.SelectMany(dot => new[] { dot.Low, dot.High }), left, right);
+        return Svg(id, title, string.Join("; ", dots.Select(dot => dot.InWords)), width, (rowHeight * dots.Count) + 4, Html.Of($"""
+            {dots.Select((dot, row) => Row(dot, 2 + (rowHeight * (row + 0.5))))}
             """));
 
-        static double Y(int row) => 2 + (rowHeight * (row + 0.5));
+        Html Row(Dot dot, double y) => Html.Of($"""
+            <g class="{dot.Style}">{Line("rail", left, y, right, y)}
+            {Line("interval", x.At(dot.Low), y, x.At(dot.High), y)}{Circle("mark", x.At(dot.Value), y, 3.5)}</g>
+            """);
     }
 
     /// <summary>
@@ -76,133 +81,156 @@ internal static class Charts
     /// final evaluation, the fitted form, the peak of gold, and the region past it where it is over-optimisation.
     /// </summary>
     public static Html RewardOverKl(
-        string id, IReadOnlyList<CurvePoint> ppo, IReadOnlyList<CurvePoint> bestOfN, IReadOnlyList<CurvePoint> final, GaoFit? fit, OverOptimisation? over)
+        string id, IReadOnlyList<CurvePoint> ppo, IReadOnlyList<CurvePoint> bestOfN, IReadOnlyList<CurvePoint> final,
+        GaoFit? fit, OverOptimisation? over)
     {
-        const int left = 56, right = 940, width = 1000, panel = 220, gap = 48, top = 24;
+        const int left = 56, right = 940, panel = 220, gap = 48, top = 24;
         CurvePoint[] all = [.. ppo, .. bestOfN, .. final];
-        bool gold = all.Any(point => point.GoldReward is not null);
-        Scale x = new(0, Math.Max(0.5, all.Where(point => double.IsFinite(point.Kl)).Select(Distance).DefaultIfEmpty().Max()) * 1.06, left, right);
         CurvePoint[] judged = [.. ppo.Where(point => point.GoldReward is not null)];
         CurvePoint? peak = judged.Length < 3 ? null : judged.MaxBy(point => point.GoldReward);
-        int proxyTop = gold ? top + panel + gap : top;
+        bool hasGold = all.Any(point => point.GoldReward is not null);
+        int proxyTop = hasGold ? top + panel + gap : top;
         int bottom = proxyTop + panel;
-        string description = string.Join("; ", ppo.Select(point =>
-            $"{Findings.Name(point)}: KL {Number(point.Kl)}, proxy {Number(point.ProxyReward)}{(point.GoldReward is { } g ? $", gold {Number(g)}" : "")}"));
-
-        return Svg(id, "Rewards over the square root of KL", description, width, bottom + 44, Html.Of($"""
-            {(over is null ? Html.Empty : Html.Of($"""
-                <rect class="past" x="{x.At(Distance(over.Peak))}" y="{top}" width="{right - x.At(Distance(over.Peak))}" height="{bottom - top}"/>
-                <text class="pastlabel" x="{right - 6}" y="{bottom - 10}" text-anchor="end">over-optimised</text>
-                """))}
-            {(gold ? Panel("gold reward", "gold", top, point => point.GoldReward, point => point.GoldCi95, fit) : Html.Empty)}
+        double farthest = all.Where(point => double.IsFinite(point.Kl)).Select(Distance).DefaultIfEmpty().Max();
+        Scale x = new(0, Math.Max(0.5, farthest) * 1.06, left, right);
+        return Svg(id, "Rewards over the square root of KL", string.Join("; ", ppo.Select(InWords)), WideWidth, bottom + 44, Html.Of($"""
+            {(over is null ? Html.Empty : Past(over))}
+            {(hasGold ? Panel("gold reward", "gold", top, point => point.GoldReward, point => point.GoldCi95, fit) : Html.Empty)}
             {Panel("proxy reward (the reward model)", "proxy", proxyTop, point => point.ProxyReward, point => point.ProxyCi95, null)}
-            {(peak is null ? Html.Empty : Html.Of($"""
-                <line class="peak" x1="{x.At(Distance(peak))}" y1="{top}" x2="{x.At(Distance(peak))}" y2="{bottom}"/>
-                <text class="peaklabel" x="{x.At(Distance(peak)) + (x.At(Distance(peak)) > right - 200 ? -6 : 6)}" y="{top + panel + 16}" text-anchor="{(x.At(Distance(peak)) > right - 200 ? "end" : "start")}">gold peaks: {Findings.Name(peak)}, KL {Number(peak.Kl)}</text>
-                """))}
-            {x.Ticks(7).Select(tick => Html.Of($"""
-                <text class="tick" x="{x.At(tick)}" y="{bottom + 16}" text-anchor="middle">{Number(tick, "0.##")}</text>
-                """))}
-            <text class="axis" x="{(left + right) / 2}" y="{bottom + 36}" text-anchor="middle">√KL from SFT (nats per answer, square root)</text>
+            {(peak is null ? Html.Empty : Peak(peak))}
+            {x.Ticks(7).Select(tick => Text("tick", x.At(tick), bottom + 16, Number(tick, "0.##"), "middle"))}
+            {Text("axis", (left + right) / 2.0, bottom + 36, "√KL from SFT (nats per answer, square root)", "middle")}
             """));
+
+        Html Past(OverOptimisation found)
+        {
+            double from = x.At(Distance(found.Peak));
+            return Html.Of($"""
+                {Rect("past", from, top, right - from, bottom - top)}{Text("pastlabel", right - 6, bottom - 10, "over-optimised", "end")}
+                """);
+        }
+
+        Html Peak(CurvePoint point)
+        {
+            double at = x.At(Distance(point));
+            bool atRight = at > right - 200;
+            string words = $"gold peaks: {Findings.Name(point)}, KL {Number(point.Kl)}";
+            return Html.Of($"""
+                {Line("peak", at, top, at, bottom)}
+                {Text("peaklabel", at + (atRight ? -6 : 6), top + panel + 16, words, atRight ? "end" : "start")}
+                """);
+        }
 
         Html Panel(string name, string style, int y0, Func<CurvePoint, double?> value, Func<CurvePoint, double?> interval, GaoFit? form)
         {
+            double Half(CurvePoint point) => interval(point) ?? 0;
+            CurvePoint[] measured = [.. all.Where(point => value(point) is not null)];
             Scale y = Scale.Around(
-                all.Where(point => value(point) is not null).SelectMany(point => new[] { value(point)!.Value - (interval(point) ?? 0), value(point)!.Value + (interval(point) ?? 0) }),
+                [.. measured.Select(point => value(point)!.Value - Half(point)), .. measured.Select(point => value(point)!.Value + Half(point))],
                 y0 + panel, y0);
             return Html.Of($"""
-                <g class="{style}"><text class="panel" x="{left}" y="{y0 - 8}">{name}</text>
+                <g class="{style}">{Text("panel", left, y0 - 8, name)}
                 {y.Ticks(5).Select(tick => Html.Of($"""
-                    <line class="grid{(tick == 0 ? " zero" : "")}" x1="{left}" y1="{y.At(tick)}" x2="{right}" y2="{y.At(tick)}"/>
-                    <text class="tick" x="{left - 8}" y="{y.At(tick) + 4}" text-anchor="end">{Number(tick, "0.##")}</text>
+                    {Line(tick == 0 ? "grid zero" : "grid", left, y.At(tick), right, y.At(tick))}
+                    {Text("tick", left - 8, y.At(tick) + 4, Number(tick, "0.##"), "end")}
                     """))}
-                {(form is null ? Html.Empty : Html.Of($"""
-                    <polyline class="fit" points="{Points(Enumerable.Range(0, 61).Select(i => ppo.Max(Distance) * i / 60).Select(d => (x.At(d), y.At(form.At(d)))))}"/>
-                    """))}
+                {(form is null ? Html.Empty : Fit(form))}
                 {Series(bestOfN, "bestofn")}{Series(ppo, "slices")}{Series(final, "final")}</g>
                 """);
 
+            Html Fit(GaoFit curve) => Polyline(
+                "fit", Enumerable.Range(0, 61).Select(i => ppo.Max(Distance) * i / 60).Select(d => (x.At(d), y.At(curve.At(d)))));
+
             Html Series(IReadOnlyList<CurvePoint> points, string kind)
             {
-                CurvePoint[] measured = [.. points.Where(point => value(point) is not null)];
-                return measured.Length == 0 ? Html.Empty : Html.Of($"""
-                    <g class="{kind}"><polyline class="path" points="{Points(measured.Select(point => (x.At(Distance(point)), y.At(value(point)!.Value))))}"/>
-                    {measured.Select((point, index) => Point(point, kind, last: kind == "slices" && index == measured.Length - 1))}</g>
+                CurvePoint[] drawn = [.. points.Where(point => value(point) is not null)];
+                return drawn.Length == 0 ? Html.Empty : Html.Of($"""
+                    <g class="{kind}">{Polyline("path", drawn.Select(point => (x.At(Distance(point)), y.At(value(point)!.Value))))}
+                    {drawn.Select((point, index) => Point(point, kind, isLast: index == drawn.Length - 1))}</g>
                     """);
             }
 
-            Html Point(CurvePoint point, string kind, bool last)
+            Html Point(CurvePoint point, string kind, bool isLast)
             {
-                (double cx, double mean, double half) = (x.At(Distance(point)), value(point)!.Value, interval(point) ?? 0);
+                (double at, double mean, double half) = (x.At(Distance(point)), value(point)!.Value, Half(point));
+                string label = Findings.Name(point);
+                (Html mark, Html caption) = kind switch
+                {
+                    "bestofn" => (Diamond("hollow", at, y.At(mean), 5), Text("pointlabel", at + 2, y.At(mean + half) - 7, label, "middle")),
+                    "final" => (Circle("hollow", at, y.At(mean), 6), Html.Empty),
+                    _ => (Circle("mark", at, y.At(mean), 4), isLast ? Text("pointlabel", at + 10, y.At(mean) + 4, label) : Html.Empty),
+                };
                 return Html.Of($"""
-                    <g><title>{Findings.Name(point)}: KL {Number(point.Kl)}, {name} {Number(mean)}{(half > 0 ? $" ± {Number(half)}" : "")}</title>
-                    <line class="interval" x1="{cx}" y1="{y.At(mean - half)}" x2="{cx}" y2="{y.At(mean + half)}"/>
-                    {(kind == "bestofn" ? Diamond(cx, y.At(mean), 5, "hollow") : Html.Of($"""<circle class="{(kind == "final" ? "hollow" : "mark")}" cx="{cx}" cy="{y.At(mean)}" r="{(kind == "final" ? 6 : 4)}"/>"""))}
-                    {(kind == "bestofn" ? Html.Of($"""<text class="pointlabel" x="{cx + 2}" y="{y.At(mean + half) - 7}" text-anchor="middle">{Findings.Name(point)}</text>""") : Html.Empty)}
-                    {(last ? Html.Of($"""<text class="pointlabel" x="{cx + 10}" y="{y.At(mean) + 4}">{Findings.Name(point)}</text>""") : Html.Empty)}</g>
+                    <g><title>{label}: KL {Number(point.Kl)}, {name} {Number(mean)}{(half > 0 ? $" ± {Number(half)}" : "")}</title>
+                    {Line("interval", at, y.At(mean - half), at, y.At(mean + half))}{mark}{caption}</g>
                     """);
             }
         }
 
         static double Distance(CurvePoint point) => Math.Sqrt(Math.Clamp(point.Kl, 0, 1e9));
+
+        static string InWords(CurvePoint point) =>
+            $"{Findings.Name(point)}: KL {Number(point.Kl)}, proxy {Number(point.ProxyReward)}"
+            + (point.GoldReward is { } gold ? $", gold {Number(gold)}" : string.Empty);
     }
 
     /// <summary>The reward model's accuracy by subset, against chance, "longer is better" and the labellers' ceiling.</summary>
-    public static Html Accuracy(string id, IReadOnlyList<(string Subset, RewardModelRow Accuracy, double? Longer, double? Ceiling)> rows)
+    public static Html Accuracy(string id, IReadOnlyList<Agreement> rows)
     {
-        const int left = 180, right = 880, width = 1000, rowHeight = 30, top = 8;
+        const int left = 180, right = 880, rowHeight = 30, top = 8;
         int bottom = top + (rowHeight * rows.Count);
-        double lowest = rows.SelectMany(row => new[] { row.Accuracy.Value - row.Accuracy.Ci95, row.Longer ?? 1, 0.42 }).Where(share => share >= 0).Min();
-        Scale x = new(Math.Min(lowest - 0.02, 0.98), 1, left, right);
-        string description = string.Join("; ", rows.Select(row =>
-            $"{row.Subset}: {Number(row.Accuracy.Value)} ± {Number(row.Accuracy.Ci95)}"
-            + (row.Longer is { } l ? $", longer is better {Number(l)}" : "") + (row.Ceiling is { } c ? $", ceiling {Number(c)}" : "")));
-        return Svg(id, "Accuracy of the reward model on held-out preferences", description, width, bottom + 26, Html.Of($"""
+        IEnumerable<double> shares = rows.SelectMany(row => new[] { row.Accuracy.Value - row.Accuracy.Ci95, row.Longer ?? 1, 0.42 });
+        Scale x = new(Math.Min(shares.Where(share => share >= 0).Min() - 0.02, 0.98), 1, left, right);
+        string description = string.Join("; ", rows.Select(InWords));
+        return Svg(id, "Accuracy of the reward model on held-out preferences", description, WideWidth, bottom + 26, Html.Of($"""
             {x.Ticks(6).Select(tick => Html.Of($"""
-                <line class="grid{(tick == 0.5 ? " zero" : "")}" x1="{x.At(tick)}" y1="{top}" x2="{x.At(tick)}" y2="{bottom}"/>
-                <text class="tick" x="{x.At(tick)}" y="{bottom + 17}" text-anchor="middle">{Number(tick, "0.##")}{(tick == 0.5 ? " chance" : "")}</text>
+                {Line(tick == 0.5 ? "grid zero" : "grid", x.At(tick), top, x.At(tick), bottom)}
+                {Text("tick", x.At(tick), bottom + 17, Number(tick, "0.##") + (tick == 0.5 ? " chance" : ""), "middle")}
                 """))}
-            {rows.Select((row, index) => Row(row, top + (rowHeight * (index + 0.5))))}
+            {rows.Select((row, index) => Row(row, row.Accuracy, top + (rowHeight * (index + 0.5))))}
             """));
 
-        Html Row((string Subset, RewardModelRow Accuracy, double? Longer, double? Ceiling) row, double y) => Html.Of($"""
-            <g class="rm"><title>{row.Subset}: {Number(row.Accuracy.Value)} ± {Number(row.Accuracy.Ci95)} of {row.Accuracy.N} pairs</title>
-            <text class="label" x="{left - 12}" y="{y + 4}" text-anchor="end">{row.Subset}</text>
-            {(row.Ceiling is { } ceiling ? Html.Of($"""<line class="ceiling" x1="{x.At(ceiling)}" y1="{y - 9}" x2="{x.At(ceiling)}" y2="{y + 9}"/>""") : Html.Empty)}
-            {(row.Longer is { } longer ? Html.Of($"""<rect class="longer" x="{x.At(longer) - 4}" y="{y - 4}" width="8" height="8"/>""") : Html.Empty)}
-            <line class="interval" x1="{x.At(row.Accuracy.Value - row.Accuracy.Ci95)}" y1="{y}" x2="{x.At(row.Accuracy.Value + row.Accuracy.Ci95)}" y2="{y}"/>
-            <circle class="mark" cx="{x.At(row.Accuracy.Value)}" cy="{y}" r="5"/>
-            <text class="value" x="{width - 4}" y="{y + 4}" text-anchor="end">{Number(row.Accuracy.Value)} ± {Number(row.Accuracy.Ci95)}</text></g>
+        Html Row(Agreement row, RewardModelRow accuracy, double y) => Html.Of($"""
+            <g class="rm"><title>{row.Subset}: {Number(accuracy.Value)} ± {Number(accuracy.Ci95)} of {accuracy.N} pairs</title>
+            {Text("label", left - 12, y + 4, row.Subset, "end")}
+            {(row.Ceiling is { } ceiling ? Line("ceiling", x.At(ceiling), y - 9, x.At(ceiling), y + 9) : Html.Empty)}
+            {(row.Longer is { } longer ? Rect("longer", x.At(longer) - 4, y - 4, 8, 8) : Html.Empty)}
+            {Line("interval", x.At(accuracy.Value - accuracy.Ci95), y, x.At(accuracy.Value + accuracy.Ci95), y)}
+            {Circle("mark", x.At(accuracy.Value), y, 5)}
+            {Text("value", WideWidth - 4, y + 4, $"{Number(accuracy.Value)} ± {Number(accuracy.Ci95)}", "end")}</g>
             """);
+
+        static string InWords(Agreement row) =>
+            $"{row.Subset}: {Number(row.Accuracy.Value)} ± {Number(row.Accuracy.Ci95)}"
+            + (row.Longer is { } longer ? $", longer is better {Number(longer)}" : string.Empty)
+            + (row.Ceiling is { } ceiling ? $", ceiling {Number(ceiling)}" : string.Empty);
     }
 
     /// <summary>Bars one after the other, from left to right, the trainer's part of each filled.</summary>
     public static Html Timeline(string id, IReadOnlyList<Span> spans)
     {
-        const int left = 92, right = 760, width = 1000, rowHeight = 28, top = 8;
+        const int left = 92, right = 760, rowHeight = 28, top = 8;
         int bottom = top + (rowHeight * spans.Count);
         double total = Math.Max(1e-9, spans.Sum(span => span.Seconds));
         (double unit, string name) = total < 180 ? (1.0, "seconds") : total < 3 * 3600 ? (60.0, "minutes") : (3600.0, "hours");
         Scale x = new(0, total / unit, left, right);
-        double[] starts = [.. spans.Select((_, index) => spans.Take(index).Sum(span => span.Seconds) / unit)];
+        double[] starts = [.. spans.Select((_, index) => x.At(spans.Take(index).Sum(span => span.Seconds) / unit))];
         string description = string.Join("; ", spans.Select(span => $"{span.Label}: {Number(span.Seconds)} s, {span.Note}"));
-        return Svg(id, "The stages over time", description, width, bottom + 40, Html.Of($"""
-            {x.Ticks(6).Select(tick => Html.Of($"""
-                <line class="grid" x1="{x.At(tick)}" y1="{top}" x2="{x.At(tick)}" y2="{bottom}"/>
-                <text class="tick" x="{x.At(tick)}" y="{bottom + 16}" text-anchor="middle">{Number(tick, "0.##")}</text>
-                """))}
-            <text class="axis" x="{(left + right) / 2}" y="{bottom + 34}" text-anchor="middle">{name}</text>
-            {spans.Select((span, index) => Html.Of($"""
-                <g class="{span.Style}"><title>{span.Label}: {Number(span.Seconds)} s, of them {Number(span.TrainerSeconds)} s on a trainer</title>
-                <text class="label" x="{left - 10}" y="{Y(index) + 4}" text-anchor="end">{span.Label}</text>
-                <rect class="whole" x="{x.At(starts[index])}" y="{Y(index) - 8}" width="{Math.Max(1.5, Width(span.Seconds))}" height="16" rx="2"/>
-                <rect class="part" x="{x.At(starts[index])}" y="{Y(index) - 8}" width="{Width(Math.Min(span.TrainerSeconds, span.Seconds))}" height="16" rx="2"/>
-                <text class="note" x="{right + 12}" y="{Y(index) + 4}">{span.Note}</text></g>
-                """))}
+        return Svg(id, "The stages over time", description, WideWidth, bottom + 40, Html.Of($"""
+            {VerticalGrid(x, 6, top, bottom, zero: false)}
+            {Text("axis", (left + right) / 2.0, bottom + 34, name, "middle")}
+            {spans.Select((span, index) => Row(span, starts[index], top + (rowHeight * (index + 0.5))))}
             """));
 
-        static double Y(int row) => top + (rowHeight * (row + 0.5));
+        Html Row(Span span, double start, double y) => Html.Of($"""
+            <g class="{span.Style}">
+            <title>{span.Label}: {Number(span.Seconds)} s, of them {Number(span.TrainerSeconds)} s on a trainer</title>
+            {Text("label", left - 10, y + 4, span.Label, "end")}
+            {Rect("whole", start, y - 8, Math.Max(1.5, Width(span.Seconds)), 16)}
+            {Rect("part", start, y - 8, Width(Math.Min(span.TrainerSeconds, span.Seconds)), 16)}
+            {Text("note", right + 12, y + 4, span.Note)}</g>
+            """);
+
         double Width(double seconds) => x.At(seconds / unit) - x.At(0);
     }
 
@@ -213,12 +241,13 @@ internal static class Charts
         double slot = (right - left) / (double)Math.Max(1, bins.Count);
         Scale y = new(0, Math.Max(1, bins.Max(bin => bin.Count)), top + height, top);
         int every = (int)Math.Ceiling(bins.Count / 9.0);
-        return Svg(id, title, string.Join("; ", bins.Select(bin => $"up to {bin.Bin} words: {bin.Count}")), width, top + height + 22, Html.Of($"""
-            <line class="grid zero" x1="{left}" y1="{top + height}" x2="{right}" y2="{top + height}"/>
+        string description = string.Join("; ", bins.Select(bin => $"up to {bin.Bin} words: {bin.Count}"));
+        return Svg(id, title, description, width, top + height + 22, Html.Of($"""
+            {Line("grid zero", left, top + height, right, top + height)}
             {bins.Select((bin, index) => Html.Of($"""
                 <g><title>up to {bin.Bin} words: {bin.Count}</title>
-                <rect class="bar" x="{left + (slot * index) + 1}" y="{y.At(bin.Count)}" width="{Math.Max(1, slot - 2)}" height="{y.At(0) - y.At(bin.Count)}"/>
-                {(index % every == 0 || index == bins.Count - 1 ? Html.Of($"""<text class="tick" x="{left + (slot * (index + 0.5))}" y="{top + height + 16}" text-anchor="middle">{bin.Bin}</text>""") : Html.Empty)}</g>
+                {Rect("bar", left + (slot * index) + 1, y.At(bin.Count), Math.Max(1, slot - 2), y.At(0) - y.At(bin.Count))}
+                {(index % every == 0 ? Text("tick", left + (slot * (index + 0.5)), top + height + 16, bin.Bin, "middle") : Html.Empty)}</g>
                 """))}
             """));
     }
@@ -237,11 +266,30 @@ internal static class Charts
         </svg>
         """);
 
-    private static Html Diamond(double x, double y, double r, string style) =>
+    private static Html VerticalGrid(Scale x, int ticks, int top, int bottom, bool zero) => Html.Of($"""
+        {x.Ticks(ticks).Select(tick => Html.Of($"""
+            {Line(tick == 0 && zero ? "grid zero" : "grid", x.At(tick), top, x.At(tick), bottom)}
+            {Text("tick", x.At(tick), bottom + 16, Number(tick, "0.##"), "middle")}
+            """))}
+        """);
+
+    private static Html Line(string style, double x1, double y1, double x2, double y2) =>
+        Html.Of($"""<line class="{style}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>""");
+
+    private static Html Text(string style, double x, double y, string text, string anchor = "start") =>
+        Html.Of($"""<text class="{style}" x="{x}" y="{y}" text-anchor="{anchor}">{text}</text>""");
+
+    private static Html Circle(string style, double x, double y, double r) =>
+        Html.Of($"""<circle class="{style}" cx="{x}" cy="{y}" r="{r}"/>""");
+
+    private static Html Rect(string style, double x, double y, double width, double height) =>
+        Html.Of($"""<rect class="{style}" x="{x}" y="{y}" width="{width}" height="{height}"/>""");
+
+    private static Html Diamond(string style, double x, double y, double r) =>
         Html.Of($"""<path class="{style}" d="M{x} {y - r}L{x + r} {y}L{x} {y + r}L{x - r} {y}Z"/>""");
 
-    private static string Points(IEnumerable<(double X, double Y)> points) =>
-        string.Join(' ', points.Select(point => string.Create(CultureInfo.InvariantCulture, $"{point.X:0.##},{point.Y:0.##}")));
+    private static Html Polyline(string style, IEnumerable<(double X, double Y)> points) =>
+        Html.Of($"""<polyline class="{style}" points="{points.Select(point => Html.Of($"{point.X},{point.Y} "))}"/>""");
 
     /// <summary>A linear map from values to pixels.</summary>
     private readonly record struct Scale(double Min, double Max, double From, double To)
@@ -255,7 +303,8 @@ internal static class Charts
             return new Scale(min >= 0 && min < (max - min) ? 0 : min - air, max + air, from, to);
         }
 
-        public double At(double value) => From + ((Math.Clamp(double.IsFinite(value) ? value : Min, Min, Max) - Min) / (Max - Min) * (To - From));
+        public double At(double value) =>
+            From + ((Math.Clamp(double.IsFinite(value) ? value : Min, Min, Max) - Min) / (Max - Min) * (To - From));
 
         /// <summary>Round values in the range, about as many as asked for.</summary>
         public IEnumerable<double> Ticks(int count)

@@ -76,7 +76,11 @@ public static class Findings
     public static GaoFit? Fit(IReadOnlyList<CurvePoint> curve)
     {
         (double D, double Gold)[] points =
-            [.. curve.Where(point => point.GoldReward is not null && point.Kl >= 0).Select(point => (Math.Sqrt(point.Kl), point.GoldReward!.Value))];
+        [
+            .. from point in curve
+               where point is { GoldReward: not null, Kl: >= 0 }
+               select (Math.Sqrt(point.Kl), point.GoldReward!.Value),
+        ];
         if (points.Length < 5)
             return null;
 
@@ -128,7 +132,8 @@ public static class Findings
     /// <summary>What a succeeded run came to, in one sentence: for <see cref="RunReport.Summary"/>.</summary>
     public static string Summary(EvaluationReport? evaluation, IReadOnlyList<CurvePoint> curve, PromotionReport? promotion)
     {
-        if (RewardMetric(evaluation) is not { } metric || Find(evaluation, "sft", metric) is not { } sft || Find(evaluation, "ppo", metric) is not { } ppo)
+        if (RewardMetric(evaluation) is not { } metric
+            || Find(evaluation, "sft", metric) is not { } sft || Find(evaluation, "ppo", metric) is not { } ppo)
             return promotion is null ? "The run succeeded." : $"The run succeeded; {Decision(promotion)}.";
 
         string moved = Compare(sft, ppo) switch
@@ -137,7 +142,9 @@ public static class Findings
             Change.Lower => $"PPO lowered the {Name(metric)} from {Figure(sft)} (SFT) to {Figure(ppo)}",
             _ => $"PPO's {Name(metric)} of {Figure(ppo)} does not differ from SFT's {Figure(sft)} beyond the intervals",
         };
-        string over = FindOverOptimisation(curve) is { } past ? $"; over-optimisation set in after {Name(past.Peak)} (KL {Number(past.Peak.Kl)})" : string.Empty;
+        string over = FindOverOptimisation(curve) is { Peak: var peak }
+            ? $"; over-optimisation set in after {Name(peak)} (KL {Number(peak.Kl)})"
+            : string.Empty;
         return moved + over + (promotion is null ? string.Empty : $"; {Decision(promotion)}") + ".";
     }
 
@@ -148,28 +155,31 @@ public static class Findings
         var sentences = new List<string>();
         if (MovedScores(evaluation) is { } scores)
             sentences.Add(scores);
-        if (RewardMetric(evaluation) is { } metric && Find(evaluation, "ppo", metric) is { } ppo && Find(evaluation, "best_of_16", metric) is { } best)
+        if (RewardMetric(evaluation) is { } metric
+            && Find(evaluation, "ppo", metric) is { } ppo && Find(evaluation, "best_of_16", metric) is { } best)
         {
             string kl = Find(evaluation, "best_of_16", "kl") is { } bestKl && Find(evaluation, "ppo", "kl") is { } ppoKl
                 ? $" (KL {Number(ppoKl.Value)} against {Number(bestKl.Value)} nats)"
                 : string.Empty;
+            string against = $"{Name(metric)}: {Figure(ppo)} against {Figure(best)}{kl}";
             sentences.Add(Compare(best, ppo) switch
             {
-                Change.Higher => $"PPO is above best-of-16 sampling from SFT in {Name(metric)}: {Figure(ppo)} against {Figure(best)}{kl}.",
-                Change.Lower => $"PPO is below best-of-16 sampling from SFT in {Name(metric)}: {Figure(ppo)} against {Figure(best)}{kl}.",
-                _ => $"PPO and best-of-16 sampling from SFT do not differ in {Name(metric)} beyond the intervals: {Figure(ppo)} and {Figure(best)}{kl}.",
+                Change.Higher => $"PPO is above best-of-16 sampling from SFT in {against}.",
+                Change.Lower => $"PPO is below best-of-16 sampling from SFT in {against}.",
+                _ => $"PPO does not differ from best-of-16 sampling from SFT beyond the intervals in {against}.",
             });
         }
 
-        if (FindOverOptimisation(report.Curve) is { } over)
+        if (FindOverOptimisation(report.Curve) is { Peak: var peak, Last: var last })
         {
             sentences.Add(
-                $"Over-optimisation: gold reward peaked after {Name(over.Peak)} (KL {Number(over.Peak.Kl)} nats) at {Number(over.Peak.GoldReward!.Value)}; "
-                + $"by {Name(over.Last)} it fell to {Number(over.Last.GoldReward!.Value)} while the proxy rose from {Number(over.Peak.ProxyReward)} to {Number(over.Last.ProxyReward)}.");
+                $"Over-optimisation: gold reward peaked after {Name(peak)} (KL {Number(peak.Kl)} nats) "
+                + $"at {Number(peak.GoldReward!.Value)}; by {Name(last)} it fell to {Number(last.GoldReward!.Value)} "
+                + $"while the proxy rose from {Number(peak.ProxyReward)} to {Number(last.ProxyReward)}.");
         }
         else if (report.Curve.Count(point => point.GoldReward is not null) >= 3)
         {
-            sentences.Add("No over-optimisation was seen: at the end of PPO the gold reward is not below its peak by more than the interval.");
+            sentences.Add("No over-optimisation was seen: at PPO's end the gold reward is not below its peak by more than the interval.");
         }
 
         if (AgreementOf(evaluation) is { } agreement)
@@ -224,16 +234,17 @@ public static class Findings
         RewardModelRow? Row(string metric) => evaluation?.RewardModel.FirstOrDefault(row => row.Subset == "all" && row.Metric == metric);
         if (Row("accuracy") is not { } accuracy)
             return null;
-        string ceiling = Row("labeller_ceiling") is { } top ? $", where the labellers' own noise allows {Percent(top.Value)}" : string.Empty;
-        string longer = Row("longer_is_better") is { } length ? $"; 'the longer one is better' would get {Percent(length.Value)}" : string.Empty;
-        return $"The reward model agrees with {Percent(accuracy.Value)} of held-out preferences (\u00b1 {Charts.Number(100 * accuracy.Ci95, "0.0")}){ceiling}{longer}.";
+        string interval = Charts.Number(100 * accuracy.Ci95, "0.0");
+        string ceiling = Row("labeller_ceiling") is { } top ? $", where the labellers' own noise allows {Percent(top.Value)}" : "";
+        string longer = Row("longer_is_better") is { } length ? $"; 'the longer one is better' would get {Percent(length.Value)}" : "";
+        return $"The reward model agrees with {Percent(accuracy.Value)} of held-out preferences (± {interval}){ceiling}{longer}.";
     }
 
-    private static string Decision(PromotionReport promotion) => promotion.Promoted ? "the model was promoted" : "the model was not promoted";
+    private static string Decision(PromotionReport promotion) => $"the model was {(promotion.Promoted ? "" : "not ")}promoted";
 
     private static string List(string[] words) => words.Length == 1 ? words[0] : $"{string.Join(", ", words[..^1])} and {words[^1]}";
 
-    private static string Figure(EvaluationRow row) => $"{Number(row.Value)} \u00b1 {Number(row.Ci95)}";
+    private static string Figure(EvaluationRow row) => $"{Number(row.Value)} ± {Number(row.Ci95)}";
 
     private static string Percent(double share) => $"{Charts.Number(100 * share, "0.0")}%";
 

@@ -45,7 +45,8 @@ internal readonly struct Html
         public void AppendFormatted(int number) => text.Append(number.ToString(CultureInfo.InvariantCulture));
 
         /// <summary>A coordinate or a figure: at most two decimals unless a format says otherwise.</summary>
-        public void AppendFormatted(double number, string format = "0.##") => text.Append(number.ToString(format, CultureInfo.InvariantCulture));
+        public void AppendFormatted(double number, string format = "0.##") =>
+            text.Append(number.ToString(format, CultureInfo.InvariantCulture));
 
         public override string ToString() => text.ToString();
     }

@@ -1,5 +1,5 @@
+using System.Globalization;
 using System.Text.Json;
-using Rlhf.Jobs;
 
 namespace Rlhf.Report;
 
@@ -9,6 +9,8 @@ namespace Rlhf.Report;
 /// </summary>
 public static class ReportPage
 {
+    private const string Greedy = "_greedy";
+
     private static readonly string[] ModelOrder = ["base", "base_few_shot", "sft", "best_of_4", "best_of_16", "ppo"];
     private static readonly string[] MetricOrder = ["gold_reward", "proxy_reward", "helpful", "honest", "harmless", "held_out", "kl"];
     private static readonly string[] KeyMetrics = ["gold_reward", "helpful", "honest", "harmless", "held_out", "proxy_reward"];
@@ -59,35 +61,49 @@ public static class ReportPage
             """).ToString();
     }
 
-    private static Html Header(RunReport report) => Html.Of($"""
-        <header>
-        <p class="eyebrow">Alignment report <span>{report.Spec.Name}</span> <span>run {report.RunId}</span> <span>seed {report.Spec.Seed.ToString(System.Globalization.CultureInfo.InvariantCulture)}</span></p>
-        <h1>{Findings.Headline(report)}</h1>
-        <p class="lead">{report.Summary}</p>
-        {Verdict(report)}
-        <dl class="facts">
-        {Fact("Total time", Duration(report.Time.TotalSeconds))}
-        {Fact("Trainer time", Duration(report.Time.TrainerSeconds))}
-        {Fact("Overhead", Percent(report.Time.Overhead))}
-        {Fact("Attempts", Charts.Number(report.Stages.Sum(stage => stage.Attempts), "0"))}
-        {(report.Time.Cost > 0 ? Fact("Cost", Charts.Number(report.Time.Cost)) : Html.Empty)}
-        {(report.Time.WaitingSeconds > 0 ? Fact("Waited for people", Duration(report.Time.WaitingSeconds)) : Html.Empty)}
-        </dl>
-        </header>
-        """);
-
-    private static Html Fact(string name, string value) => Html.Of($"<div><dt>{name}</dt><dd>{value}</dd></div>");
-
-    private static Html Verdict(RunReport report) => report switch
+    private static Html Header(RunReport report)
     {
-        { State: RunStates.Failed } => Html.Of($"""<p class="verdict bad"><b>Failed</b></p>"""),
-        { State: RunStates.Cancelled } => Html.Of($"""<p class="verdict warn"><b>Cancelled</b></p>"""),
-        { Promotion: null } => Html.Of($"""<p class="verdict"><b>No promotion decision</b></p>"""),
-        { Promotion: { } promotion } => Html.Of($"""
-            <p class="verdict {(promotion.Promoted ? "good" : "warn")}"><b>{(promotion.Promoted ? "Promoted" : "Not promoted")}</b> {promotion.Reason}
-            {(promotion.By is null ? Html.Empty : Html.Of($"""<span class="by">Decided by {promotion.By}{(string.IsNullOrEmpty(promotion.Note) ? "" : $": “{promotion.Note}”")}</span>"""))}</p>
-            """),
-    };
+        TimeReport time = report.Time;
+        (string Name, string? Value)[] facts =
+        [
+            ("Total time", Duration(time.TotalSeconds)),
+            ("Trainer time", Duration(time.TrainerSeconds)),
+            ("Overhead", Percent(time.Overhead)),
+            ("Attempts", Charts.Number(report.Stages.Sum(stage => stage.Attempts), "0")),
+            ("Cost", time.Cost > 0 ? Charts.Number(time.Cost) : null),
+            ("Waited for people", time.WaitingSeconds > 0 ? Duration(time.WaitingSeconds) : null),
+        ];
+        string seed = report.Spec.Seed.ToString(CultureInfo.InvariantCulture);
+        return Html.Of($"""
+            <header>
+            <p class="eyebrow">Alignment report <span>{report.Spec.Name}</span> <span>run {report.RunId}</span> <span>seed {seed}</span></p>
+            <h1>{Findings.Headline(report)}</h1>
+            <p class="lead">{report.Summary}</p>
+            {Verdict(report)}
+            <dl class="facts">{facts.Where(fact => fact.Value is not null).Select(fact => Html.Of($"""
+                <div><dt>{fact.Name}</dt><dd>{fact.Value}</dd></div>
+                """))}</dl>
+            </header>
+            """);
+    }
+
+    private static Html Verdict(RunReport report)
+    {
+        (string style, string word) = report switch
+        {
+            { State: RunStates.Failed } => ("bad", "Failed"),
+            { State: RunStates.Cancelled } => ("warn", "Cancelled"),
+            { Promotion: null } => ("", "No promotion decision"),
+            { Promotion.Promoted: true } => ("good", "Promoted"),
+            _ => ("warn", "Not promoted"),
+        };
+        PromotionReport? promotion = report.State == RunStates.Succeeded ? report.Promotion : null;
+        string note = string.IsNullOrEmpty(promotion?.Note) ? "" : $": “{promotion.Note}”";
+        Html by = promotion?.By is { } who ? Html.Of($"""<span class="by">Decided by {who}{note}</span>""") : Html.Empty;
+        return Html.Of($"""
+            <p class="verdict {style}"><b>{word}</b> {promotion?.Reason}{by}</p>
+            """);
+    }
 
     private static Html KeyFigures(EvaluationReport? evaluation)
     {
@@ -100,18 +116,29 @@ public static class ReportPage
         {
             EvaluationRow ppo = Findings.Find(evaluation, "ppo", metric)!;
             EvaluationRow? sft = Findings.Find(evaluation, "sft", metric);
-            EvaluationRow? basis = Findings.Find(evaluation, "base", metric);
-            EvaluationRow[] rows = [.. new[] { basis, sft, ppo }.OfType<EvaluationRow>()];
-            Change? change = sft is null ? null : Findings.Compare(sft, ppo);
-            string delta = sft is null ? "" : $"{(ppo.Value >= sft.Value ? "+" : "")}{Charts.Number(ppo.Value - sft.Value)} against SFT";
+            EvaluationRow[] rows = [.. new[] { Findings.Find(evaluation, "base", metric), sft, ppo }.OfType<EvaluationRow>()];
+            string name = Findings.Name(metric);
             return Html.Of($"""
                 <div class="tile">
-                <h3>{Capital(Findings.Name(metric))}</h3>
+                <h3>{Capital(name)}</h3>
                 <p class="big">{Charts.Number(ppo.Value)}<span class="pm"> ± {Charts.Number(ppo.Ci95)}</span></p>
-                <p class="delta {(change switch { Change.Higher => "good", Change.Lower => "bad", _ => "" })}">{delta}{(change == Change.Unclear ? ", within the intervals" : "")}</p>
-                {Charts.Spark($"spark-{metric}", $"{Findings.Name(metric)} of base, SFT and PPO", [.. rows.Select(row => ToDot(row, null))])}
-                <p class="path">{rows.Select((row, index) => Html.Of($"""<span class="{StyleOf(row.Model)}">{(index > 0 ? "→ " : "")}{LabelOf(row.Model)} {Charts.Number(row.Value)} ± {Charts.Number(row.Ci95)}</span> """))}</p>
+                {(sft is null ? Html.Empty : Gain(sft, ppo))}
+                {Charts.Spark($"spark-{metric}", $"{name} of base, SFT and PPO", [.. rows.Select(row => ToDot(row, null))])}
+                <p class="path">{rows.Select((row, index) => Html.Of($"""
+                    <span class="{StyleOf(row.Model)}">{(index > 0 ? "→ " : "")}{ToDot(row, null).InWords}</span>
+                    """))}</p>
                 </div>
+                """);
+        }
+
+        static Html Gain(EvaluationRow sft, EvaluationRow ppo)
+        {
+            Change change = Findings.Compare(sft, ppo);
+            string style = change switch { Change.Higher => "good", Change.Lower => "bad", _ => "" };
+            string sign = ppo.Value >= sft.Value ? "+" : "";
+            string caveat = change == Change.Unclear ? ", within the intervals" : "";
+            return Html.Of($"""
+                <p class="delta {style}">{sign}{Charts.Number(ppo.Value - sft.Value)} against SFT{caveat}</p>
                 """);
         }
     }
@@ -129,69 +156,72 @@ public static class ReportPage
         if (evaluation is not { Table.Count: > 0 })
             return Html.Empty;
 
-        string[] models = [.. evaluation.Table.Select(row => row.Model).Where(model => !IsGreedy(model)).Distinct().OrderBy(model => Rank(ModelOrder, model))];
+        string[] models = [.. evaluation.Table.Select(row => row.Model).Distinct().OrderBy(model => Rank(ModelOrder, Sampled(model)))];
         string[] metrics = [.. evaluation.Table.Select(row => row.Metric).Distinct().OrderBy(metric => Rank(MetricOrder, metric))];
-        bool greedy = evaluation.Table.Any(row => IsGreedy(row.Model));
-        string[] main = [.. metrics.Where(MetricOrder.Contains)];
+        int main = metrics.Count(MetricOrder.Contains);
+        Html[] panels = [.. metrics.Select(Panel)];
+        string marks = models.Any(IsGreedy) ? " Dots: sampled answers; hollow diamonds: greedy ones." : "";
+        Html more = main == metrics.Length
+            ? Html.Empty
+            : Fold($"More metrics ({metrics.Length - main})", Html.Of($"""<div class="grid">{panels.Skip(main)}</div>"""));
+        Html table = Table(["model", .. metrics.Select(Findings.Name)], models.Select(model => Html.Of($"""
+            <tr><th scope="row" class="{StyleOf(Sampled(model))}">{LabelOf(model)}</th>
+            {metrics.Select(metric => Findings.Find(evaluation, model, metric) is { } row ? Cell(row.Value, row.Ci95, row.N) : NoCell)}</tr>
+            """)));
         return Html.Of($"""
-            <p>Means over the evaluation prompts, which no stage had seen, with 95% intervals.{(greedy ? " Dots: sampled answers; hollow diamonds: greedy ones." : "")}
+            <p>Means over the evaluation prompts, which no stage had seen, with 95% intervals.{marks}
             Rewards and scores are better the higher they are; KL is the distance from the SFT model in nats per answer.</p>
-            <div class="grid">{main.Select((metric, index) => Panel(metric, index))}</div>
-            {(main.Length == metrics.Length ? Html.Empty : Html.Of($"""
-                <details><summary>More metrics ({metrics.Length - main.Length})</summary>
-                <div class="grid">{metrics.Skip(main.Length).Select((metric, index) => Panel(metric, main.Length + index))}</div></details>
-                """))}
-            <details><summary>The figures as a table</summary>
-            <div class="scroll"><table class="figures"><thead><tr><th scope="col">model</th>{metrics.Select(metric => Html.Of($"""<th scope="col">{Findings.Name(metric)}</th>"""))}</tr></thead>
-            <tbody>{evaluation.Table.Select(row => row.Model).Distinct().OrderBy(model => Rank(ModelOrder, Sampled(model))).Select(model => Html.Of($"""
-                <tr><th scope="row" class="{StyleOf(Sampled(model))}">{LabelOf(model)}</th>{metrics.Select(metric => Cell(Findings.Find(evaluation, model, metric)))}</tr>
-                """))}</tbody></table></div></details>
+            <div class="grid">{panels.Take(main)}</div>
+            {more}{Fold("The figures as a table", table)}
             """);
 
-        Html Panel(string metric, int index) => Html.Of($"""
-            <figure><figcaption>{Capital(Findings.Name(metric))}</figcaption>
-            {Charts.Dots($"dots-{index}", Findings.Name(metric), [.. Rows(metric)])}</figure>
-            """);
-
-        IEnumerable<Dot> Rows(string metric) =>
-            from model in models
-            let row = Findings.Find(evaluation, model, metric)
-            where row is not null
-            select ToDot(row, Findings.Find(evaluation, model + "_greedy", metric)?.Value);
-
-        static Html Cell(EvaluationRow? row) => row is null
-            ? Html.Of($"""<td class="none">–</td>""")
-            : Html.Of($"""<td>{Charts.Number(row.Value)} <span class="pm">± {Charts.Number(row.Ci95)}</span> <span class="n">n {row.N}</span></td>""");
+        Html Panel(string metric, int index)
+        {
+            Dot[] dots =
+            [
+                .. from model in models
+                   where !IsGreedy(model)
+                   let row = Findings.Find(evaluation, model, metric)
+                   where row is not null
+                   select ToDot(row, Findings.Find(evaluation, model + Greedy, metric)?.Value),
+            ];
+            return dots.Length == 0 ? Html.Empty : Html.Of($"""
+                <figure><figcaption>{Capital(Findings.Name(metric))}</figcaption>
+                {Charts.Dots($"dots-{index}", Findings.Name(metric), dots)}</figure>
+                """);
+        }
     }
 
     private static Html Curve(RunReport report)
     {
-        ILookup<bool, CurvePoint> evaluated = (report.Evaluation?.BestOfN ?? []).ToLookup(point => point.Label == "ppo");
-        CurvePoint[] bestOfN = [.. evaluated[false]], final = [.. evaluated[true]];
         CurvePoint[] ppo = [.. report.Curve.OrderBy(point => point.Step)];
         if (ppo.Length == 0)
             return Html.Empty;
 
-        OverOptimisation? over = Findings.FindOverOptimisation(ppo);
+        ILookup<bool, CurvePoint> evaluated = (report.Evaluation?.BestOfN ?? []).ToLookup(point => point.Label == "ppo");
+        CurvePoint[] bestOfN = [.. evaluated[false]], final = [.. evaluated[true]];
         GaoFit? fit = Findings.Fit(ppo) is { R2: >= 0.7 } good ? good : null;
+        string? form = fit is null
+            ? null
+            : $"r₀ + d (α − β log d): α {Charts.Number(fit.Alpha)}, β {Charts.Number(fit.Beta)}, R² {Charts.Number(fit.R2)}";
+        Html legend = Legend(
+            ("slices", "PPO after each slice"),
+            ("bestofn", bestOfN.Length > 0 ? "best of n" : null),
+            ("final", final.Length > 0 ? "PPO in the final evaluation (other prompts and temperature)" : null),
+            ("fit", form));
+        CurvePoint[] points = [.. ppo, .. bestOfN, .. final];
+        Html table = Table(["point", "KL", "√KL", "proxy reward", "gold reward"], points.Select(point => Html.Of($"""
+            <tr><th scope="row">{Findings.Name(point)}</th>
+            {Cell(point.Kl, null)}{Cell(Math.Sqrt(Math.Max(0, point.Kl)), null)}
+            {Cell(point.ProxyReward, point.ProxyCi95)}{(point.GoldReward is { } gold ? Cell(gold, point.GoldCi95) : NoCell)}</tr>
+            """)));
         return Html.Of($"""
             <p>PPO buys reward with distance from the SFT model. The proxy is what PPO is trained on; gold is what it stands for. Where gold
-            falls while the proxy goes on rising, the policy exploits the reward model's errors (Gao, Schulman and Hilton 2022).</p>
-            <figure class="wide">
-            <p class="legend"><span class="key slices">PPO after each slice</span>{(bestOfN.Length > 0 ? Html.Of($"""<span class="key bestofn">best of n</span>""") : Html.Empty)}
-            {(final.Length > 0 ? Html.Of($"""<span class="key final">PPO in the final evaluation (other prompts and temperature)</span>""") : Html.Empty)}
-            {(fit is null ? Html.Empty : Html.Of($"""<span class="key fit">r₀ + d (α − β log d): α {Charts.Number(fit.Alpha)}, β {Charts.Number(fit.Beta)}, R² {Charts.Number(fit.R2)}</span>"""))}</p>
-            {Charts.RewardOverKl("curve-chart", ppo, bestOfN, final, fit, over)}
-            </figure>
-            <details><summary>The points as a table</summary>
-            <div class="scroll"><table class="figures"><thead><tr><th scope="col">point</th><th scope="col">KL</th><th scope="col">√KL</th><th scope="col">proxy reward</th><th scope="col">gold reward</th></tr></thead>
-            <tbody>{ppo.Concat(bestOfN).Concat(final).Select(point => Html.Of($"""
-                <tr><th scope="row">{Findings.Name(point)}</th><td>{Charts.Number(point.Kl)}</td><td>{Charts.Number(Math.Sqrt(Math.Max(0, point.Kl)))}</td>
-                <td>{Charts.Number(point.ProxyReward)}{Half(point.ProxyCi95)}</td><td>{(point.GoldReward is { } gold ? Charts.Number(gold) : "–")}{Half(point.GoldCi95)}</td></tr>
-                """))}</tbody></table></div></details>
+            falls while the proxy goes on rising, the policy exploits the reward model’s errors (Gao, Schulman and Hilton 2022).</p>
+            <figure class="wide">{legend}
+            {Charts.RewardOverKl("curve-chart", ppo, bestOfN, final, fit, Findings.FindOverOptimisation(ppo))}</figure>
+            {Fold("The points as a table", table)}
             """);
-
-        static Html Half(double? ci) => ci is { } half ? Html.Of($""" <span class="pm">± {Charts.Number(half)}</span>""") : Html.Empty;
     }
 
     private static Html RewardModel(EvaluationReport? evaluation)
@@ -200,33 +230,34 @@ public static class ReportPage
             return Html.Empty;
 
         IReadOnlyList<RewardModelRow> rows = evaluation.RewardModel;
-        string[] subsets = [.. rows.Select(row => row.Subset).Distinct().OrderBy(subset => subset == "all" ? 0 : 1).ThenBy(subset => subset, StringComparer.Ordinal)];
         string[] metrics = [.. rows.Select(row => row.Metric).Distinct()];
-        (string, RewardModelRow, double?, double?)[] accuracies =
+        string[] subsets = [.. rows.Select(row => row.Subset).Distinct().OrderBy(subset => subset == "all" ? "" : subset, StringComparer.Ordinal)];
+        Agreement[] agreements =
         [
             .. from subset in subsets
                let accuracy = Row(subset, "accuracy")
                where accuracy is not null
-               select (subset, accuracy, Row(subset, "longer_is_better")?.Value, Row(subset, "labeller_ceiling")?.Value),
+               select new Agreement(subset, accuracy, Row(subset, "longer_is_better")?.Value, Row(subset, "labeller_ceiling")?.Value),
         ];
+        Html figures = Table(["subset", .. metrics.Select(Findings.Name)], subsets.Select(subset => Html.Of($"""
+            <tr><th scope="row">{subset}</th>{metrics.Select(metric => ToCell(Row(subset, metric)))}</tr>
+            """)));
+        Html table = Fold("The figures as a table", figures, open: agreements.Length == 0);
+        if (agreements.Length == 0)
+            return table;
+
+        Html legend = Legend(
+            ("rm", "reward model"),
+            ("longer", metrics.Contains("longer_is_better") ? "longer is better" : null),
+            ("ceiling", metrics.Contains("labeller_ceiling") ? "labellers’ ceiling" : null));
         return Html.Of($"""
-            {(accuracies.Length == 0 ? Html.Empty : Html.Of($"""
-                <p>How often the reward model prefers the answer that the labellers preferred, on held-out pairs. It should beat the rule
-                “the longer answer is better”; the labellers’ own noise sets the ceiling.</p>
-                <figure class="wide">
-                <p class="legend"><span class="key rm">reward model</span>{(metrics.Contains("longer_is_better") ? Html.Of($"""<span class="key longer">longer is better</span>""") : Html.Empty)}
-                {(metrics.Contains("labeller_ceiling") ? Html.Of($"""<span class="key ceiling">labellers’ ceiling</span>""") : Html.Empty)}</p>
-                {Charts.Accuracy("accuracy-chart", accuracies)}
-                </figure>
-                """))}
-            <details{(accuracies.Length == 0 ? Html.Of($""" open="" """) : Html.Empty)}><summary>The figures as a table</summary>
-            <div class="scroll"><table class="figures"><thead><tr><th scope="col">subset</th>{metrics.Select(metric => Html.Of($"""<th scope="col">{Findings.Name(metric)}</th>"""))}</tr></thead>
-            <tbody>{subsets.Select(subset => Html.Of($"""
-                <tr><th scope="row">{subset}</th>{metrics.Select(metric => Row(subset, metric) is { } row
-                    ? Html.Of($"""<td>{Charts.Number(row.Value)}{(row.Ci95 > 0 ? Html.Of($""" <span class="pm">± {Charts.Number(row.Ci95)}</span>""") : Html.Empty)} <span class="n">n {row.N}</span></td>""")
-                    : Html.Of($"""<td class="none">–</td>"""))}</tr>
-                """))}</tbody></table></div></details>
+            <p>How often the reward model prefers the answer that the labellers preferred, on held-out pairs. It should beat the rule
+            “the longer answer is better”; the labellers’ own noise sets the ceiling.</p>
+            <figure class="wide">{legend}{Charts.Accuracy("accuracy-chart", agreements)}</figure>
+            {table}
             """);
+
+        static Html ToCell(RewardModelRow? row) => row is null ? NoCell : Cell(row.Value, row.Ci95 > 0 ? row.Ci95 : null, row.N);
 
         RewardModelRow? Row(string subset, string metric) => rows.FirstOrDefault(row => row.Subset == subset && row.Metric == metric);
     }
@@ -234,21 +265,29 @@ public static class ReportPage
     private static Html Samples(EvaluationReport? evaluation) => evaluation is not { Samples.Count: > 0 } ? Html.Empty : Html.Of($"""
         <p>The same prompt, answered by the base model, after SFT and after PPO. The figure is the judge’s score, or where there is no
         judge the reward model’s; green is above 0, red below.</p>
-        <div class="samples">{evaluation.Samples.Select(sample => Html.Of($"""
+        {evaluation.Samples.Select(sample => Html.Of($"""
             <article class="sample">
             <p class="prompt">{sample.Prompt}</p>
             <p class="about">{sample.Subset}{(sample.Expected is null ? "" : $" · asks for: {sample.Expected}")}</p>
-            <div class="answers">{Answer(sample, "base", sample.Base)}{Answer(sample, "sft", sample.Sft)}{Answer(sample, "ppo", sample.Ppo)}</div>
+            <div class="answers">
+            {Answer(sample, "base", sample.Base)}{Answer(sample, "sft", sample.Sft)}{Answer(sample, "ppo", sample.Ppo)}
+            </div>
             </article>
-            """))}</div>
+            """))}
         """);
 
     private static Html Answer(EvaluationSample sample, string model, string text)
     {
         double? score = sample.Scores.TryGetValue(model, out double value) ? value : null;
-        string verdict = score switch { null => "", > 0.05 => "good", < -0.05 => "bad", _ => "" };
+        (string style, string mark) = score switch
+        {
+            > 0.05 => ("good", "▲ +"),
+            < -0.05 => ("bad", "▼ "),
+            _ => ("", ""),
+        };
+        Html verdict = score is { } given ? Html.Of($"""<span class="score">{mark}{Charts.Number(given)}</span>""") : Html.Empty;
         return Html.Of($"""
-            <div class="answer {verdict}"><p class="who {StyleOf(model)}">{LabelOf(model)}{(score is { } s ? Html.Of($"""<span class="score">{(s > 0.05 ? "▲ +" : s < -0.05 ? "▼ " : "")}{Charts.Number(s)}</span>""") : Html.Empty)}</p>
+            <div class="answer {style}"><p class="who {StyleOf(model)}">{LabelOf(model)}{verdict}</p>
             <p class="text">{(string.IsNullOrWhiteSpace(text) ? Html.Of($"<i>(nothing)</i>") : Html.Of($"{text}"))}</p></div>
             """);
     }
@@ -258,36 +297,40 @@ public static class ReportPage
         if (report.Stages.Count == 0)
             return Html.Empty;
 
-        Span[] spans =
+        Span[] spans = [.. report.Stages.Where(stage => stage.State != StageStates.Skipped).Select(ToSpan)];
+        Html[] failures =
         [
-            .. report.Stages.Where(stage => stage.State != "skipped").Select(stage => new Span(
-                stage.Name, stage.Seconds, stage.GpuSeconds,
-                $"{Duration(stage.Seconds)}{(stage.Attempts > 1 ? $", {stage.Attempts} attempts" : "")}{(stage.State == "succeeded" ? "" : $", {Words(stage.State)}")}",
-                stage.State is "failed" or "cancelled" ? "stage failed" : "stage")),
+            .. from stage in report.Stages
+               from failure in stage.Failures
+               let how = $"{Words(failure.Outcome)} after {Duration(failure.Seconds)}{(failure.Reason is null ? "" : $": {failure.Reason}")}"
+               select Html.Of($"<li><b>{stage.Name}</b>, attempt {failure.Fence}: {how}</li>"),
         ];
-        AttemptRecord[] failures = [.. report.Stages.SelectMany(stage => stage.Failures)];
+        Html[] metrics = [.. report.Stages.Where(stage => stage.Metrics.Count > 0).Select(StageMetrics)];
         return Html.Of($"""
-            <figure class="wide"><p class="legend"><span class="key part">a trainer works</span><span class="key whole">orchestration, storage, waiting</span></p>
+            <figure class="wide">{Legend(("part", "a trainer works"), ("whole", "orchestration, storage, waiting"))}
             {Charts.Timeline("timeline", spans)}</figure>
             {Shares(report.Time)}
-            <div class="scroll"><table class="figures"><thead><tr><th scope="col">stage</th><th scope="col">state</th><th scope="col">time</th><th scope="col">trainer</th><th scope="col">attempts</th></tr></thead>
-            <tbody>{report.Stages.Select(stage => Html.Of($"""
-                <tr><th scope="row">{stage.Name}</th><td class="{(stage.State switch { "succeeded" => "good", "failed" => "bad", "stoppedByGuard" => "warn", _ => "" })}">{Words(stage.State)}</td>
+            {Table(["stage", "state", "time", "trainer", "attempts"], report.Stages.Select(stage => Html.Of($"""
+                <tr><th scope="row">{stage.Name}</th><td class="{StateStyle(stage.State)}">{Words(stage.State)}</td>
                 <td>{Duration(stage.Seconds)}</td><td>{(stage.GpuSeconds > 0 ? Duration(stage.GpuSeconds) : "–")}</td><td>{stage.Attempts}</td></tr>
-                """))}</tbody></table></div>
-            {(failures.Length == 0 ? Html.Empty : Html.Of($"""
-                <h3>Attempts that did not end well</h3>
-                <ul class="failures">{report.Stages.SelectMany(stage => stage.Failures.Select(failure => Html.Of($"""
-                    <li><b>{stage.Name}</b>, attempt {failure.Fence}: {Words(failure.Outcome)} after {Duration(failure.Seconds)}{(failure.Reason is null ? "" : $": {failure.Reason}")}</li>
-                    """)))}</ul>
-                """))}
-            {(report.Stages.All(stage => stage.Metrics.Count == 0) ? Html.Empty : Html.Of($"""
-                <details><summary>Metrics of each stage</summary><div class="columns">{report.Stages.Where(stage => stage.Metrics.Count > 0).Select(stage => Html.Of($"""
-                    <table class="pairs"><caption>{stage.Name}</caption><tbody>{stage.Metrics.OrderBy(metric => metric.Key, StringComparer.Ordinal).Select(metric => Html.Of($"""
-                        <tr><th scope="row">{metric.Key}</th><td>{Charts.Number(metric.Value, "0.####")}</td></tr>
-                        """))}</tbody></table>
-                    """))}</div></details>
-                """))}
+                """)))}
+            {(failures.Length == 0 ? Html.Empty : Html.Of($"""<h3>Attempts that did not end well</h3><ul class="failures">{failures}</ul>"""))}
+            {(metrics.Length == 0 ? Html.Empty : Fold("Metrics of each stage", Html.Of($"""<div class="columns">{metrics}</div>""")))}
+            """);
+
+        static Span ToSpan(StageReport stage)
+        {
+            string attempts = stage.Attempts > 1 ? $", {stage.Attempts} attempts" : "";
+            string end = stage.State == StageStates.Succeeded ? "" : $", {Words(stage.State)}";
+            string style = stage.State is StageStates.Failed or StageStates.Cancelled ? "stage failed" : "stage";
+            return new Span(stage.Name, stage.Seconds, stage.GpuSeconds, Duration(stage.Seconds) + attempts + end, style);
+        }
+
+        static Html StageMetrics(StageReport stage) => Html.Of($"""
+            <table class="pairs"><caption>{stage.Name}</caption><tbody>
+            {stage.Metrics.OrderBy(metric => metric.Key, StringComparer.Ordinal).Select(metric => Html.Of($"""
+                <tr><th scope="row">{metric.Key}</th><td>{Charts.Number(metric.Value, "0.####")}</td></tr>
+                """))}</tbody></table>
             """);
     }
 
@@ -296,9 +339,10 @@ public static class ReportPage
         double busy = time.TotalSeconds - time.WaitingSeconds;
         if (busy <= 0)
             return Html.Empty;
+        string waiting = time.WaitingSeconds > 0 ? $" Another {Duration(time.WaitingSeconds)} were spent waiting for people." : "";
         return Html.Of($"""
-            <p>Of {Duration(busy)}, {Duration(time.ComputeSeconds)} were computing ({Percent(time.ComputeSeconds / busy)}); the overhead of orchestration, storage
-            and process starts is {Percent(time.Overhead)}.{(time.WaitingSeconds > 0 ? $" Another {Duration(time.WaitingSeconds)} were spent waiting for people." : "")}</p>
+            <p>Of {Duration(busy)}, {Duration(time.ComputeSeconds)} were computing ({Percent(time.ComputeSeconds / busy)}); the overhead of
+            orchestration, storage and process starts is {Percent(time.Overhead)}.{waiting}</p>
             """);
     }
 
@@ -307,85 +351,127 @@ public static class ReportPage
         if (data is null)
             return Html.Empty;
 
-        (string Name, string Split, int Rows)[] sets = [.. data.Rows.Select(set => (set.Key.Split('.')[0], set.Key.Split('.', 2)[^1], set.Value))];
+        (string Name, string Split, int Rows)[] sets =
+            [.. data.Rows.Select(set => (set.Key.Split('.')[0], set.Key.Split('.', 2)[^1], set.Value))];
         string[] splits = [.. sets.Select(set => set.Split).Distinct()];
         int dropped = data.Files.Sum(file => file.DroppedCount);
+        Html files = data.Files.Count == 0
+            ? Html.Of($"<p>All rows were generated.</p>")
+            : Table(["file", "format", "lines", "usable rows", "dropped"], data.Files.Select(file => Html.Of($"""
+                <tr><th scope="row"><span title="{file.File}">{ShortName(file.File)}</span></th><td>{file.Format}</td>
+                <td>{file.Lines}</td><td>{file.Rows}</td><td>{file.DroppedCount}</td></tr>
+                """)));
+        Html why = dropped == 0
+            ? Html.Empty
+            : Fold($"Dropped rows and why ({dropped})", Html.Of($"{data.Files.Where(file => file.DroppedCount > 0).Select(Dropped)}"));
+        Html rows = Table(["rows of", .. splits], sets.GroupBy(set => set.Name).Select(set => Html.Of($"""
+            <tr><th scope="row">{set.Key}</th>
+            {splits.Select(split => Html.Of($"""
+                <td>{set.Where(part => part.Split == split).Select(part => Html.Of($"{part.Rows}"))}</td>
+                """))}</tr>
+            """)));
+        Html[] lengths = [.. data.Lengths.Where(set => set.Value.Count > 0).Select((set, index) => Html.Of($"""
+            <figure><figcaption>{Capital(set.Key)}</figcaption>
+            {Charts.Histogram($"lengths-{index}", $"Lengths of {set.Key} in words", [.. Bins(set.Value)])}</figure>
+            """))];
         return Html.Of($"""
-            {(data.Files.Count == 0 ? Html.Of($"<p>All rows were generated.</p>") : Html.Of($"""
-                <div class="scroll"><table class="figures"><thead><tr><th scope="col">file</th><th scope="col">format</th><th scope="col">lines</th><th scope="col">usable rows</th><th scope="col">dropped</th></tr></thead>
-                <tbody>{data.Files.Select(file => Html.Of($"""<tr><th scope="row"><span title="{file.File}">{ShortName(file.File)}</span></th><td>{file.Format}</td><td>{file.Lines}</td><td>{file.Rows}</td><td>{file.DroppedCount}</td></tr>"""))}</tbody></table></div>
-                """))}
-            {(dropped == 0 ? Html.Empty : Html.Of($"""
-                <details><summary>Dropped rows and why ({dropped})</summary>{data.Files.Where(file => file.DroppedCount > 0).Select(Dropped)}</details>
-                """))}
-            <div class="scroll"><table class="figures"><thead><tr><th scope="col">rows of</th>{splits.Select(split => Html.Of($"""<th scope="col">{split}</th>"""))}</tr></thead>
-            <tbody>{sets.GroupBy(set => set.Name).Select(set => Html.Of($"""
-                <tr><th scope="row">{set.Key}</th>{splits.Select(split => Html.Of($"<td>{set.Where(part => part.Split == split).Select(part => Html.Of($"{part.Rows}"))}</td>"))}</tr>
-                """))}</tbody></table></div>
+            {files}{why}{rows}
             {Counted("Rows that occurred more than once and were kept once", data.Duplicates)}
             {Counted("Rows taken out of training because their prompt is kept for test or evaluation", data.HeldOut)}
-            {(data.Lengths.Count == 0 ? Html.Empty : Html.Of($"""
-                <h3>Lengths in words</h3>
-                <div class="grid">{data.Lengths.Where(set => set.Value.Count > 0).Select((set, index) => Html.Of($"""
-                    <figure><figcaption>{Capital(set.Key)}</figcaption>{Charts.Histogram($"lengths-{index}", $"Lengths of {set.Key} in words", [.. Bins(set.Value)])}</figure>
-                    """))}</div>
-                """))}
+            {(lengths.Length == 0 ? Html.Empty : Html.Of($"""<h3>Lengths in words</h3><div class="grid">{lengths}</div>"""))}
             """);
 
         static Html Counted(string what, IReadOnlyDictionary<string, int> counts) => counts.Values.Sum() == 0 ? Html.Empty : Html.Of($"""
             <p>{what}: {string.Join(", ", counts.Where(set => set.Value > 0).Select(set => $"{set.Key} {set.Value}"))}.</p>
             """);
 
-        static Html Dropped(DataFileReport file) => Html.Of($"""
-            <h3>{ShortName(file.File)}</h3><table class="pairs"><tbody>{file.Dropped.GroupBy(row => row.Reason).OrderByDescending(group => group.Count()).Select(group => Html.Of($"""
-                <tr><th scope="row">{group.Key}</th><td>line{(group.Count() > 1 ? "s" : "")} {string.Join(", ", group.Take(8).Select(row => row.Line))}{(group.Count() > 8 ? $" and {group.Count() - 8} more" : "")}</td></tr>
-                """))}</tbody></table>{(file.DroppedCount > file.Dropped.Count ? Html.Of($"<p>These are the first {file.Dropped.Count} of {file.DroppedCount}.</p>") : Html.Empty)}
-            """);
+        static Html Dropped(DataFileReport file)
+        {
+            string rest = file.DroppedCount > file.Dropped.Count ? $"These are the first {file.Dropped.Count} of {file.DroppedCount}." : "";
+            return Html.Of($"""
+                <h3>{ShortName(file.File)}</h3><table class="pairs"><tbody>
+                {file.Dropped.GroupBy(row => row.Reason).OrderByDescending(group => group.Count()).Select(group => Html.Of($"""
+                    <tr><th scope="row">{group.Key}</th><td>{LinesOf([.. group])}</td></tr>
+                    """))}</tbody></table><p>{rest}</p>
+                """);
+        }
 
-        static IEnumerable<(string, int)> Bins(IReadOnlyDictionary<string, int> histogram) => histogram
-            .OrderBy(bin => double.TryParse(bin.Key, System.Globalization.CultureInfo.InvariantCulture, out double edge) ? edge : double.MaxValue)
-            .Select(bin => (bin.Key, bin.Value));
+        static string LinesOf(DroppedRow[] rows)
+        {
+            const int shown = 8;
+            string lines = string.Join(", ", rows.Take(shown).Select(row => row.Line));
+            return $"line{(rows.Length > 1 ? "s" : "")} {lines}{(rows.Length > shown ? $" and {rows.Length - shown} more" : "")}";
+        }
+
+        static IEnumerable<(string, int)> Bins(IReadOnlyDictionary<string, int> histogram) =>
+            from bin in histogram
+            orderby double.TryParse(bin.Key, CultureInfo.InvariantCulture, out double edge) ? edge : double.MaxValue
+            select (bin.Key, bin.Value);
     }
 
     private static Html Lineage(RunReport report)
     {
+        if (report.Lineage.Count == 0 && report.Models.Count == 0)
+            return Html.Empty;
+
         var names = new Dictionary<string, string>();
         foreach ((string role, ModelReport model) in report.Models)
-        {
             names.TryAdd(model.Sha256, $"{role} model");
-            names.TryAdd(model.Path, $"{role} model");
-        }
 
-        return report.Lineage.Count == 0 && report.Models.Count == 0 ? Html.Empty : Html.Of($"""
-            {(report.Models.Count == 0 ? Html.Empty : Html.Of($"""
-                <div class="scroll"><table class="figures"><thead><tr><th scope="col">model</th><th scope="col">SHA-256 of its weights</th><th scope="col">folder manifest</th></tr></thead>
-                <tbody>{report.Models.Select(model => Html.Of($"""<tr><th scope="row">{model.Key}</th><td><code>{model.Value.Sha256}</code></td><td><code>{model.Value.Path}</code></td></tr>"""))}</tbody></table></div>
-                """))}
-            {(report.Lineage.Count == 0 ? Html.Empty : Html.Of($"""
-                <ol class="lineage">{report.Lineage.Select(entry => Html.Of($"""
-                    <li><b>{entry.Stage}</b> made {Thing(entry.Output)}{(entry.Inputs.Count == 0 ? Html.Empty : Html.Of($" from {entry.Inputs.Select((input, index) => Html.Of($"{(index > 0 ? ", " : "")}{Thing(input)}"))}"))}</li>
-                    """))}</ol>
-                """))}
+        Html models = Table(["model", "SHA-256 of its weights", "where"], report.Models.Select(model => Html.Of($"""
+            <tr><th scope="row">{model.Key}</th><td><code>{model.Value.Sha256}</code></td><td><code>{model.Value.Path}</code></td></tr>
+            """)));
+        return Html.Of($"""
+            {(report.Models.Count == 0 ? Html.Empty : models)}
+            <ol class="lineage">{report.Lineage.Select(entry => Html.Of($"""
+                <li><b>{entry.Stage}</b> made {Thing(entry.Output)}{From(entry.Inputs)}</li>
+                """))}</ol>
             """);
+
+        Html From(IReadOnlyList<string> inputs) => inputs.Count == 0
+            ? Html.Empty
+            : Html.Of($" from {inputs.Select((input, index) => Html.Of($"{(index > 0 ? ", " : "")}{Thing(input)}"))}");
 
         Html Thing(string content)
         {
             string brief = content.Length > 24 && content.All(char.IsAsciiHexDigit) ? content[..12] : content;
-            return names.TryGetValue(content, out string? name)
-                ? Html.Of($"""<span title="{content}">{name} <code>{brief}</code></span>""")
-                : Html.Of($"""<code title="{content}">{brief}</code>""");
+            return Html.Of($"""<span title="{content}">{names.GetValueOrDefault(content)} <code>{brief}</code></span>""");
         }
     }
 
-    private static Html Spec(RunReport report) => Html.Of($"""
-        <details><summary>Everything this run was asked for</summary><pre>{JsonSerializer.Serialize(report.Spec, RlhfJson.Indented)}</pre></details>
+    private static Html Spec(RunReport report) => Fold(
+        "Everything this run was asked for", Html.Of($"<pre>{JsonSerializer.Serialize(report.Spec, RlhfJson.Indented)}</pre>"));
+
+    private static Html NoCell { get; } = Html.Of($"""<td class="none">–</td>""");
+
+    private static Html Cell(double value, double? ci95, int? n = null)
+    {
+        Html interval = ci95 is { } half ? Html.Of($""" <span class="pm">± {Charts.Number(half)}</span>""") : Html.Empty;
+        Html count = n is { } answers ? Html.Of($""" <span class="n">n {answers}</span>""") : Html.Empty;
+        return Html.Of($"<td>{Charts.Number(value)}{interval}{count}</td>");
+    }
+
+    private static Html Table(IEnumerable<string> head, IEnumerable<Html> rows) => Html.Of($"""
+        <div class="scroll"><table class="figures">
+        <thead><tr>{head.Select(name => Html.Of($"""<th scope="col">{name}</th>"""))}</tr></thead>
+        <tbody>{rows}</tbody></table></div>
+        """);
+
+    private static Html Fold(string summary, Html content, bool open = false) => Html.Of($"""
+        <details{(open ? Html.Of($""" open="" """) : Html.Empty)}><summary>{summary}</summary>{content}</details>
+        """);
+
+    private static Html Legend(params (string Style, string? Text)[] keys) => Html.Of($"""
+        <p class="legend">{keys.Where(key => key.Text is not null).Select(key => Html.Of($"""
+            <span class="key {key.Style}">{key.Text}</span>
+            """))}</p>
         """);
 
     private static Dot ToDot(EvaluationRow row, double? second) => new(LabelOf(row.Model), StyleOf(row.Model), row.Value, row.Ci95, second);
 
-    private static bool IsGreedy(string model) => model.EndsWith("_greedy", StringComparison.Ordinal);
+    private static bool IsGreedy(string model) => model.EndsWith(Greedy, StringComparison.Ordinal);
 
-    private static string Sampled(string model) => IsGreedy(model) ? model[..^"_greedy".Length] : model;
+    private static string Sampled(string model) => IsGreedy(model) ? model[..^Greedy.Length] : model;
 
     private static string LabelOf(string model) => Sampled(model) switch
     {
@@ -409,9 +495,17 @@ public static class ReportPage
 
     private static string Capital(string text) => text.Length == 0 ? text : char.ToUpperInvariant(text[0]) + text[1..];
 
+    private static string StateStyle(string state) => state switch
+    {
+        StageStates.Succeeded => "good",
+        StageStates.Failed => "bad",
+        StageStates.StoppedByGuard => "warn",
+        _ => "",
+    };
+
     private static string Words(string state) => state switch
     {
-        "stoppedByGuard" => "stopped by the guard",
+        StageStates.StoppedByGuard => "stopped by the guard",
         "startTimeout" => "nobody claimed it",
         _ => state,
     };

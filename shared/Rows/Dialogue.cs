@@ -43,7 +43,8 @@ internal static class Dialogue
 
     /// <summary>The one message of a list that holds an answer alone.</summary>
     public static JsonElement SingleAnswer(JsonElement list) =>
-        list.GetArrayLength() == 1 && list[0].ValueKind == JsonValueKind.Object && RowFormats.TryField(list[0], out JsonElement role, "role")
+        list.GetArrayLength() == 1 && list[0].ValueKind == JsonValueKind.Object
+            && RowFormats.TryField(list[0], out JsonElement role, "role")
             && role.ValueKind == JsonValueKind.String && role.GetString() == Assistant
             ? list[0]
             : throw RowFormats.Unusable("an answer given as a list must be one assistant message");
@@ -91,7 +92,10 @@ internal static class Dialogue
     public static (IReadOnlyList<Turn> Prompt, string Chosen, string Rejected) SplitTranscripts(string chosen, string rejected)
     {
         if (!IsTranscript(chosen) || !IsTranscript(rejected))
-            throw RowFormats.Unusable("has no 'prompt', and 'chosen' and 'rejected' are no transcripts ('Human: ... Assistant: ...') that could hold one");
+        {
+            throw RowFormats.Unusable(
+                "has no 'prompt', and 'chosen' and 'rejected' are no transcripts ('Human: ... Assistant: ...') that could hold one");
+        }
 
         (chosen, rejected) = (Marked(chosen), Marked(rejected));
         int shared = chosen.AsSpan().CommonPrefixLength(rejected);
@@ -134,9 +138,9 @@ internal static class Dialogue
                 Assistant => afterUser,
                 _ => false,
             };
+            string after = index == 0 ? string.Empty : $" after '{turns[index - 1].Role}'";
             if (!inOrder)
-                throw RowFormats.Unusable(
-                    $"roles out of order: turn {index + 1} is '{turn.Role}'{(index == 0 ? string.Empty : $" after '{turns[index - 1].Role}'")}");
+                throw RowFormats.Unusable($"roles out of order: turn {index + 1} is '{turn.Role}'{after}");
         }
 
         if (turns[^1].Role == System)

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 
 namespace Rlhf.Rows;
@@ -18,7 +19,7 @@ public static class RowFormats
     /// <summary>Our own: <see cref="Row"/> as it is serialised.</summary>
     public const string Normalised = "row";
 
-    /// <summary><c>prompt</c> and <c>completion</c>, or their other names; with <c>label</c> false (an answer nobody wants) it is dropped.</summary>
+    /// <summary><c>prompt</c> and <c>completion</c>, or their other names; dropped where <c>label</c> is false (nobody wants it).</summary>
     public const string PromptCompletion = "prompt-completion";
 
     /// <summary><c>instruction</c>, with or without <c>input</c>, and <c>output</c> (Alpaca).</summary>
@@ -70,11 +71,10 @@ public static class RowFormats
     /// <exception cref="UnusableRowException">The line makes no row.</exception>
     internal static (string Format, Row Row) Read(JsonElement line, string subset)
     {
+        if (line.ValueKind == JsonValueKind.Array)
+            throw new UnusableRowException(null, "is a JSON list; write one object per line (JSON lines)");
         if (line.ValueKind != JsonValueKind.Object)
-        {
-            throw new UnusableRowException(
-                null, line.ValueKind == JsonValueKind.Array ? "is a JSON list; write one object per line (JSON lines)" : "is no JSON object");
-        }
+            throw new UnusableRowException(null, "is no JSON object");
 
         string format = Detect(line);
         try
@@ -350,7 +350,8 @@ public static class RowFormats
 
     private static bool Has(JsonElement line, params ReadOnlySpan<string> names) => TryField(line, out _, names);
 
-    private static bool IsList(JsonElement line, string name) => TryField(line, out JsonElement value, name) && value.ValueKind == JsonValueKind.Array;
+    private static bool IsList(JsonElement line, string name) =>
+        TryField(line, out JsonElement value, name) && value.ValueKind == JsonValueKind.Array;
 
     /// <summary>The first of the fields that is there and not null.</summary>
     internal static bool TryField(JsonElement line, out JsonElement value, params ReadOnlySpan<string> names)
@@ -384,13 +385,13 @@ public static class RowFormats
     private static double[] Numbers(JsonElement line, string name) =>
         [.. Items(line, name).Select((item, index) => Number(item, $"{name}[{index}]"))];
 
-    private static double Number(JsonElement value, string name) =>
-        value.ValueKind == JsonValueKind.Number && value.TryGetDouble(out double number) && double.IsFinite(number)
-            ? number
-            : value.ValueKind == JsonValueKind.String && double.TryParse(
-                value.GetString(), System.Globalization.NumberStyles.Float, System.Globalization.CultureInfo.InvariantCulture, out number) && double.IsFinite(number)
-                ? number
-                : throw Unusable($"'{name}' must be a number");
+    /// <summary>A number, also one that is written as text.</summary>
+    private static double Number(JsonElement value, string name)
+    {
+        string? text = value.ValueKind is JsonValueKind.Number or JsonValueKind.String ? value.ToString() : null;
+        double number = double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double parsed) ? parsed : double.NaN;
+        return double.IsFinite(number) ? number : throw Unusable($"'{name}' must be a number");
+    }
 
     private static string Names(JsonElement line)
     {

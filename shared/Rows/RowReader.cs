@@ -36,7 +36,10 @@ public sealed class RowReader(string file, Stream content, string? subset = null
     {
         0 => null,
         1 => formats.Keys.Single(),
-        _ => string.Join(", ", formats.OrderByDescending(f => f.Value).ThenBy(f => f.Key, StringComparer.Ordinal).Select(f => $"{f.Key} ({f.Value})")),
+        _ => string.Join(", ",
+            from format in formats
+            orderby format.Value descending, format.Key
+            select $"{format.Key} ({format.Value})"),
     };
 
     /// <summary>The name by which metrics report a file's rows: the file's name up to its first dot.</summary>
@@ -48,23 +51,30 @@ public sealed class RowReader(string file, Stream content, string? subset = null
     }
 
     /// <summary>Reads one line of JSON. Never throws.</summary>
-    public static RowResult Parse(string line, int number = 1, string subset = "all") => Parse(Encoding.UTF8.GetBytes(line), number, subset);
+    public static RowResult Parse(string line, int number = 1, string subset = "all") =>
+        Parse(Encoding.UTF8.GetBytes(line), number, subset);
 
     /// <summary>Reads one line of JSON that must be a preference: a row with ranked completions. Never throws.</summary>
     public static RowResult ParsePreference(string line, int number = 1, string subset = "all")
     {
         RowResult result = Parse(line, number, subset);
-        return result.Row is { Ranks: null }
-            ? result with { Row = null, Reason = $"is no preference but of the format '{result.Format}': give 'chosen' and 'rejected', or 'completions' with 'ranks'" }
-            : result;
+        if (result.Row is not { Ranks: null })
+            return result;
+        return result with
+        {
+            Row = null,
+            Reason = $"is no preference but of the format '{result.Format}': give 'chosen' and 'rejected', or 'completions' with 'ranks'",
+        };
     }
 
     /// <summary>All lines that are not blank, in their order.</summary>
     /// <exception cref="UnreadableFileException">The file as a whole is no such text, or its gzip data is damaged.</exception>
     public async IAsyncEnumerable<RowResult> ReadAsync([EnumeratorCancellation] CancellationToken cancellation = default)
     {
-        bool text = file.EndsWith(".txt", StringComparison.OrdinalIgnoreCase) || file.EndsWith(".txt.gz", StringComparison.OrdinalIgnoreCase);
-        await foreach (RowResult result in (text ? ReadParagraphsAsync(cancellation) : ReadJsonLinesAsync(cancellation)).ConfigureAwait(false))
+        bool isText = file.EndsWith(".txt", StringComparison.OrdinalIgnoreCase)
+            || file.EndsWith(".txt.gz", StringComparison.OrdinalIgnoreCase);
+        IAsyncEnumerable<RowResult> results = isText ? ReadParagraphsAsync(cancellation) : ReadJsonLinesAsync(cancellation);
+        await foreach (RowResult result in results)
         {
             if (result.Row is not null)
                 formats[result.Format!] = formats.GetValueOrDefault(result.Format!) + 1;
@@ -153,7 +163,8 @@ public sealed class RowReader(string file, Stream content, string? subset = null
         }
         catch (JsonException e)
         {
-            return new RowResult(number, null, null, $"is not valid JSON (column {e.BytePositionInLine + 1}): {e.Message.Split(" LineNumber")[0]}");
+            string why = e.Message.Split(" LineNumber")[0];
+            return new RowResult(number, null, null, $"is not valid JSON (column {e.BytePositionInLine + 1}): {why}");
         }
         catch (InvalidOperationException)
         {

@@ -38,7 +38,8 @@ internal static class TextLines
 
     /// <summary>The lines of a stream, plain or gzip, without a byte order mark.</summary>
     /// <exception cref="UnreadableFileException">The bytes are no text, or the gzip data is damaged.</exception>
-    public static async IAsyncEnumerable<TextLine> ReadAsync(string file, Stream content, [EnumeratorCancellation] CancellationToken cancellation)
+    public static async IAsyncEnumerable<TextLine> ReadAsync(
+        string file, Stream content, [EnumeratorCancellation] CancellationToken cancellation)
     {
         PipeReader raw = PipeReader.Create(content, new StreamPipeReaderOptions(leaveOpen: true));
         bool gzip = StartsWith(await PeekAsync(raw, cancellation), [0x1F, 0x8B]);
@@ -73,7 +74,8 @@ internal static class TextLines
             }
             catch (InvalidDataException e)
             {
-                throw new UnreadableFileException(file, $"is damaged: its gzip data breaks off after line {number} ({e.Message.TrimEnd('.')})");
+                throw new UnreadableFileException(
+                    file, $"is damaged: its gzip data breaks off after line {number} ({e.Message.TrimEnd('.')})");
             }
 
             ReadOnlySequence<byte> buffer = read.Buffer;

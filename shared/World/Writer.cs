@@ -29,7 +29,14 @@ public sealed record WriterErrors
 
     public static WriterErrors None { get; } = new()
     {
-        Wrong = 0, OffTopic = 0, NotKnowing = 0, WrongForm = 0, Verbose = 0, MadeUp = 0, Comply = 0, OverRefuse = 0,
+        Wrong = 0,
+        OffTopic = 0,
+        NotKnowing = 0,
+        WrongForm = 0,
+        Verbose = 0,
+        MadeUp = 0,
+        Comply = 0,
+        OverRefuse = 0,
     };
 }
 

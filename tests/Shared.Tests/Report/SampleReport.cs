@@ -46,8 +46,14 @@ internal static class SampleReport
             ],
             Rows = new Dictionary<string, int>
             {
-                ["demonstrations.train"] = 1900, ["demonstrations.validation"] = 100, ["preferences.train"] = 1805, ["preferences.validation"] = 95,
-                ["preferences.test"] = 100, ["prompts.train"] = 1900, ["prompts.validation"] = 128, ["evaluation.test"] = 400,
+                ["demonstrations.train"] = 1900,
+                ["demonstrations.validation"] = 100,
+                ["preferences.train"] = 1805,
+                ["preferences.validation"] = 95,
+                ["preferences.test"] = 100,
+                ["prompts.train"] = 1900,
+                ["prompts.validation"] = 128,
+                ["evaluation.test"] = 400,
             },
             Duplicates = new Dictionary<string, int> { ["demonstrations"] = 41, ["preferences"] = 0 },
             Lengths = new Dictionary<string, IReadOnlyDictionary<string, int>>

@@ -8,7 +8,12 @@ public class SampleWorldTests
 {
     private static readonly WorldOptions Small = new()
     {
-        PretrainDocuments = 3_000, Demonstrations = 1_500, PreferencePrompts = 600, UnseenLabellerPrompts = 100, Prompts = 1_000, EvaluationPrompts = 600,
+        PretrainDocuments = 3_000,
+        Demonstrations = 1_500,
+        PreferencePrompts = 600,
+        UnseenLabellerPrompts = 100,
+        Prompts = 1_000,
+        EvaluationPrompts = 600,
     };
 
     private static readonly SampleWorld World = SampleWorld.Create(Small);

@@ -99,8 +99,15 @@ public sealed class SamplerTests : IDisposable
     {
         var model = new Transformer(ModelConfig.Llama(64, 32, 2, 4, 4, 48, 64) with
         {
-            ModelType = "gpt2", Norm = NormKind.Layer, Activation = ActivationKind.GeluTanh, GatedFeedForward = false, RotaryDimension = 0,
-            QueryKeyValueBias = true, AttentionOutputBias = true, FeedForwardBias = true, InitializerRange = 0.3,
+            ModelType = "gpt2",
+            Norm = NormKind.Layer,
+            Activation = ActivationKind.GeluTanh,
+            GatedFeedForward = false,
+            RotaryDimension = 0,
+            QueryKeyValueBias = true,
+            AttentionOutputBias = true,
+            FeedForwardBias = true,
+            InitializerRange = 0.3,
         });
         model.InitialiseWeights(11);
         return model;

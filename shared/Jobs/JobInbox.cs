@@ -24,7 +24,8 @@ public sealed class JobInbox(IBlobStore blobs, IMessageQueue jobs, IMessageQueue
         if (message is null || delivery.Deliveries > MaxDeliveries)
         {
             fault ??= $"it was delivered {delivery.Deliveries} times without a claim";
-            await poison.SendAsync(JsonSerializer.Serialize(new { reason = fault, message = delivery.Text }, RlhfJson.Compact), CancellationToken.None);
+            string reason = JsonSerializer.Serialize(new { reason = fault, message = delivery.Text }, RlhfJson.Compact);
+            await poison.SendAsync(reason, CancellationToken.None);
             await jobs.DeleteAsync(delivery, CancellationToken.None);
             return null;
         }

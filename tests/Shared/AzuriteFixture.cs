@@ -18,6 +18,8 @@ public sealed class AzuriteFixture : IAsyncLifetime
     private readonly string _data = Directory.CreateTempSubdirectory("rlhf-azurite-").FullName;
     private int _blobPort;
     private int _queuePort;
+    private int _tablePort;
+    private string _script = "";
     private Process? _process;
 
     /// <summary>The connection string of the emulator's account.</summary>
@@ -30,17 +32,30 @@ public sealed class AzuriteFixture : IAsyncLifetime
 
     public async ValueTask InitializeAsync()
     {
-        string script = await InstallAsync();
-        (_blobPort, _queuePort) = (FreePort(), FreePort());
-        await StartAsync(script);
+        _script = await InstallAsync();
+        for (int tries = 0; ; tries++)
+        {
+            (_blobPort, _queuePort, _tablePort) = FreePorts();
+            try
+            {
+                await StartAsync();
+                break;
+            }
+            catch (InvalidOperationException) when (tries < 3)
+            {
+                // Somebody else took one of the ports in between.
+            }
+        }
+
         await Account.EnsureCreatedAsync([], CancellationToken.None);
     }
 
-    /// <summary>Stops the emulator as a machine in trouble would: it keeps its ports and does not answer.</summary>
-    public void Freeze() => Signal("-STOP");
-
-    /// <summary>Ends what <see cref="Freeze"/> began.</summary>
-    public void Thaw() => Signal("-CONT");
+    /// <summary>Ends the emulator as SIGTERM does: what it has acknowledged is there again after <see cref="StartAsync"/>.</summary>
+    public async Task StopAsync()
+    {
+        using Process kill = Process.Start("kill", ["-TERM", $"{_process!.Id}"]);
+        await _process.WaitForExitAsync();
+    }
 
     public async ValueTask DisposeAsync()
     {
@@ -54,7 +69,8 @@ public sealed class AzuriteFixture : IAsyncLifetime
         Directory.Delete(_data, recursive: true);
     }
 
-    private async Task StartAsync(string script)
+    /// <summary>Starts the emulator on its ports and waits until it answers.</summary>
+    public async Task StartAsync()
     {
         var start = new ProcessStartInfo("node")
         {
@@ -62,9 +78,9 @@ public sealed class AzuriteFixture : IAsyncLifetime
             RedirectStandardError = true,
             ArgumentList =
             {
-                script, "--silent", "--disableTelemetry", "--skipApiVersionCheck", "--location", _data,
+                _script, "--silent", "--disableTelemetry", "--skipApiVersionCheck", "--location", _data,
                 "--blobHost", "127.0.0.1", "--blobPort", $"{_blobPort}", "--queueHost", "127.0.0.1", "--queuePort", $"{_queuePort}",
-                "--tableHost", "127.0.0.1", "--tablePort", $"{FreePort()}",
+                "--tableHost", "127.0.0.1", "--tablePort", $"{_tablePort}",
             },
         };
         _process = Process.Start(start)!;
@@ -76,17 +92,11 @@ public sealed class AzuriteFixture : IAsyncLifetime
         {
             for (int tries = 0; !await AnswersAsync(port); tries++)
             {
-                if (_process.HasExited || tries > 300)
+                if (_process.HasExited || tries > 1200)
                     throw new InvalidOperationException("Azurite did not start.");
                 await Task.Delay(100);
             }
         }
-    }
-
-    private void Signal(string signal)
-    {
-        using Process kill = Process.Start("kill", [signal, $"{_process!.Id}"]);
-        kill.WaitForExit();
     }
 
     private static async Task<bool> AnswersAsync(int port)
@@ -103,11 +113,16 @@ public sealed class AzuriteFixture : IAsyncLifetime
         }
     }
 
-    private static int FreePort()
+    /// <summary>Three at once, so that they differ.</summary>
+    private static (int Blob, int Queue, int Table) FreePorts()
     {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
+        TcpListener[] listeners = [.. Enumerable.Range(0, 3).Select(_ => new TcpListener(IPAddress.Loopback, 0))];
+        foreach (TcpListener listener in listeners)
+            listener.Start();
+        int[] ports = [.. listeners.Select(listener => ((IPEndPoint)listener.LocalEndpoint).Port)];
+        foreach (TcpListener listener in listeners)
+            listener.Dispose();
+        return (ports[0], ports[1], ports[2]);
     }
 
     private static async Task<string> InstallAsync()
@@ -124,10 +139,15 @@ public sealed class AzuriteFixture : IAsyncLifetime
         // Installed aside and renamed, so that an interrupted install is never taken for a finished one.
         string target = Path.Combine(cache, $"azurite-{Version}-tests"), aside = $"{target}.{Guid.NewGuid():N}";
         using Process npm = Process.Start(
-            "npm", ["install", $"azurite@{Version}", "--prefix", aside, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]);
+            "npm",
+            ["install", $"azurite@{Version}", "--prefix", aside, "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error"]);
         await npm.WaitForExitAsync();
         if (npm.ExitCode != 0)
-            throw new InvalidOperationException($"npm could not install azurite@{Version}; these tests need Node.js, npm and, once, a registry.");
+        {
+            throw new InvalidOperationException(
+                $"npm could not install azurite@{Version}; these tests need Node.js, npm and, once, a registry.");
+        }
+
         if (!Directory.Exists(target))
             Directory.Move(aside, target);
         return Script(target);

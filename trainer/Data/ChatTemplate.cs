@@ -113,7 +113,8 @@ public static class ChatTemplate
             yield return piece;
         yield return ("\n\n", false);
 
-        static IEnumerable<(string, bool)> Header(string role) => [("<|start_header_id|>", true), (role, false), ("<|end_header_id|>", true)];
+        static IEnumerable<(string, bool)> Header(string role) =>
+            [("<|start_header_id|>", true), (role, false), ("<|end_header_id|>", true)];
     }
 
     private static JobInputException MissingToken(ChatTemplateName template, string token) => new(

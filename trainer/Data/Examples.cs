@@ -12,7 +12,8 @@ public sealed record TokenizedDemonstration(string Id, int[] Prompt, int[] Compl
 /// <param name="Prompt">The prompt.</param>
 /// <param name="Completions">K completions as in <see cref="TokenizedDemonstration"/>.</param>
 /// <param name="Ranks">One rank per completion: 1 = best, equal numbers = tie.</param>
-public sealed record TokenizedPreference(string Id, string Subset, int[] Prompt, IReadOnlyList<int[]> Completions, IReadOnlyList<int> Ranks);
+public sealed record TokenizedPreference(
+    string Id, string Subset, int[] Prompt, IReadOnlyList<int[]> Completions, IReadOnlyList<int> Ranks);
 
 /// <summary>A prompt in tokens.</summary>
 public sealed record TokenizedPrompt(string Id, int[] Prompt);

@@ -45,7 +45,8 @@ internal sealed class EvaluationJob : ITrainingMethod
     /// <param name="load">Loads the model of a role.</param>
     /// <param name="seed">The run's seed.</param>
     public EvaluationJob(
-        EvaluateSpec spec, IReadOnlyCollection<string> roles, IReadOnlyList<Row> prompts, IReadOnlyList<Row> examples, IReadOnlyList<Row> preferences,
+        EvaluateSpec spec, IReadOnlyCollection<string> roles,
+        IReadOnlyList<Row> prompts, IReadOnlyList<Row> examples, IReadOnlyList<Row> preferences,
         Func<LoadedModel, RowTokenizer> rowTokenizer, Func<string, LoadedModel> load, long seed)
     {
         this.spec = spec;
@@ -75,7 +76,9 @@ internal sealed class EvaluationJob : ITrainingMethod
     public IReadOnlyDictionary<string, double> Advance()
     {
         using DisposeScope scope = torch.NewDisposeScope();
-        IReadOnlyDictionary<string, double> metrics = Step < chunks.Count ? AnswerChunk(chunks[Step]) : ScoreChunk((Step - chunks.Count) * ChunkRows);
+        IReadOnlyDictionary<string, double> metrics = Step < chunks.Count
+            ? AnswerChunk(chunks[Step])
+            : ScoreChunk((Step - chunks.Count) * ChunkRows);
         Step++;
         return metrics;
     }
@@ -105,7 +108,8 @@ internal sealed class EvaluationJob : ITrainingMethod
     {
         if (Step < TotalSteps)
             throw new InvalidOperationException($"{TotalSteps - Step} chunks of the evaluation are still to be done.");
-        return report ??= EvaluationTable.Build(spec, prompts, answers.ToDictionary(set => set.Key, set => (IReadOnlyList<Answer>)set.Value), preferences, rewards);
+        return report ??= EvaluationTable.Build(
+            spec, prompts, answers.ToDictionary(set => set.Key, set => (IReadOnlyList<Answer>)set.Value), preferences, rewards);
     }
 
     /// <inheritdoc/>
@@ -158,7 +162,8 @@ internal sealed class EvaluationJob : ITrainingMethod
             BatchSize = ChunkRows,
         });
 
-        Episode[] episodes = [.. responses.Select((response, i) => new Episode(rows.Prompt(chosen[i].Prompt), response, rows.Ended(response)))];
+        Episode[] episodes =
+            [.. responses.Select((response, i) => new Episode(rows.Prompt(chosen[i].Prompt), response, rows.Ended(response)))];
         if (set.FewShot)
             episodes = [.. episodes.Select(episode => CutAtNextTurn(episode, model.Tokenizer, rows))];
         float[] scores = Rewards.Score(reward.Model, [.. episodes.Select(episode => episode.Sequence())], reward.Tokenizer.PadId);
@@ -185,17 +190,22 @@ internal sealed class EvaluationJob : ITrainingMethod
         TokenizedPreference[] chosen = [.. preferences.Skip(first).Take(ChunkRows).Select(rows.Preference)];
         float[][] scores = RewardModel.Score(reward.Model, chosen, reward.Tokenizer.PadId);
         rewards.AddRange(scores);
-        return new Dictionary<string, double> { ["preferences"] = rewards.Count, ["accuracy"] = RankingAccuracy.Measure(chosen, scores).GetValueOrDefault("accuracy") };
+        return new Dictionary<string, double>
+        {
+            ["preferences"] = rewards.Count,
+            ["accuracy"] = RankingAccuracy.Measure(chosen, scores).GetValueOrDefault("accuracy"),
+        };
     }
 
-    /// <summary>As many worked examples as the model's context holds beside the prompt and its answer, as turns of the same dialogue.</summary>
+    /// <summary>As many worked examples as the context holds beside the prompt and its answer, as turns of the same dialogue.</summary>
     private int[] FewShotPrompt(Row row, LoadedModel model)
     {
         RowTokenizer rows = rowTokenizer(model);
         int room = model.Config.MaxPositions - spec.MaxNewTokens;
         for (int count = examples.Count; count > 0; count--)
         {
-            IEnumerable<Turn> before = examples.Take(count).SelectMany(example => example.Prompt.Append(new Turn("assistant", example.Completions[0])));
+            IEnumerable<Turn> before = examples.Take(count)
+                .SelectMany(example => example.Prompt.Append(new Turn("assistant", example.Completions[0])));
             int[] ids = rows.WholePrompt([.. before, .. row.Prompt]);
             if (ids.Length <= room)
                 return ids;
@@ -208,7 +218,8 @@ internal sealed class EvaluationJob : ITrainingMethod
     private static Episode CutAtNextTurn(Episode episode, ITokenizer tokenizer, RowTokenizer rows)
     {
         string text = tokenizer.Decode(episode.Response);
-        int end = ChatTemplate.NextTurn.Select(mark => text.IndexOf(mark, StringComparison.Ordinal)).Where(at => at >= 0).DefaultIfEmpty(-1).Min();
+        int end = ChatTemplate.NextTurn.Select(mark => text.IndexOf(mark, StringComparison.Ordinal))
+            .Where(at => at >= 0).DefaultIfEmpty(-1).Min();
         return end < 0 ? episode : new Episode(episode.Prompt, rows.Completion(text[..end].Trim()), Ended: true);
     }
 

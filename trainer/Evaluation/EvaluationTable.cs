@@ -1,3 +1,4 @@
+using System.Globalization;
 using Rlhf.Jobs;
 using Rlhf.Report;
 using Rlhf.Rows;
@@ -29,7 +30,11 @@ internal static class EvaluationTable
         foreach ((string set, IReadOnlyList<Answer> made) in answers)
         {
             int draws = made.Count / Math.Max(1, prompts.Count);
-            judged[set] = [.. prompts.Select((row, i) => Enumerable.Range(0, draws).Select(draw => Judge(row, truths[i], made[draw * prompts.Count + i])).ToArray())];
+            judged[set] =
+            [
+                .. prompts.Select((row, i) => Enumerable.Range(0, draws)
+                    .Select(draw => Judge(row, truths[i], made[draw * prompts.Count + i])).ToArray()),
+            ];
         }
 
         var table = new List<EvaluationRow>();
@@ -85,7 +90,8 @@ internal static class EvaluationTable
 
     private static IEnumerable<EvaluationRow> GoldRows(string model, IReadOnlyList<Judged> main)
     {
-        (Truth Truth, GoldScore Score)[] rows = [.. main.Where(answer => answer.Truth is not null).Select(answer => (answer.Truth!, answer.Gold!.Value))];
+        (Truth Truth, GoldScore Score)[] rows =
+            [.. main.Where(answer => answer.Truth is not null).Select(answer => (answer.Truth!, answer.Gold!.Value))];
         if (rows.Length == 0)
             return [];
         HhhScores scores = HhhScores.From(rows);
@@ -167,7 +173,8 @@ internal static class EvaluationTable
         Judged[] all = [.. main.SelectMany(given => given)];
         if (all.Length == 0)
             yield break;
-        double r = RankingAccuracy.Correlation([.. all.Select(answer => answer.Answer.Proxy)], [.. all.Select(answer => answer.Gold!.Value.Total)]);
+        double r = RankingAccuracy.Correlation(
+            [.. all.Select(answer => answer.Answer.Proxy)], [.. all.Select(answer => answer.Gold!.Value.Total)]);
         yield return new RewardModelRow("all", "gold_correlation", r, all.Length, 1.96 * (1 - r * r) / Math.Sqrt(main.Length));
     }
 
@@ -215,9 +222,16 @@ internal static class EvaluationTable
             return [];
         CurvePoint peak = bestOf.MaxBy(point => point.GoldReward)!, last = bestOf[^1];
         return last.GoldReward + last.GoldCi95 < peak.GoldReward
-            ? [FormattableString.Invariant($"Best-of-n over-optimises the reward model: gold reward peaks at {peak.Label} ({peak.GoldReward:0.00}) and falls to {last.GoldReward:0.00} at {last.Label}, while the reward model's score rises.")]
+            ?
+            [
+                string.Create(
+                    CultureInfo.InvariantCulture,
+                    $"Best-of-n over-optimises the reward model: gold reward peaks at {peak.Label} ({peak.GoldReward:0.00}) and falls to ")
+                + string.Create(CultureInfo.InvariantCulture, $"{last.GoldReward:0.00} at {last.Label}, while the reward model's score rises."),
+            ]
             : [];
     }
 
-    private static EvaluationRow Row(string model, string metric, Estimate estimate) => new(model, metric, estimate.Value, estimate.N, estimate.Ci95);
+    private static EvaluationRow Row(string model, string metric, Estimate estimate) =>
+        new(model, metric, estimate.Value, estimate.N, estimate.Ci95);
 }

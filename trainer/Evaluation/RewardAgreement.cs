@@ -24,12 +24,14 @@ internal static class RewardAgreement
     /// <param name="rewards">[R][K] scores of their completions.</param>
     public static IReadOnlyList<RewardModelRow> Rows(IReadOnlyList<Row> preferences, IReadOnlyList<float[]> rewards)
     {
-        (string Subset, Comparison Comparison)[] comparisons = [.. preferences.SelectMany((row, r) => Compare(row, r, rewards[r]).Select(comparison => (row.Subset, comparison)))];
+        (string Subset, Comparison Comparison)[] comparisons =
+            [.. preferences.SelectMany((row, r) => Compare(row, r, rewards[r]).Select(comparison => (row.Subset, comparison)))];
         if (comparisons.Length == 0)
             return [];
         var rows = new List<RewardModelRow>();
         Add(All, [.. comparisons.Select(entry => entry.Comparison)]);
-        var subsets = comparisons.GroupBy(entry => entry.Subset, StringComparer.Ordinal).OrderBy(group => group.Key, StringComparer.Ordinal).ToArray();
+        var subsets = comparisons.GroupBy(entry => entry.Subset, StringComparer.Ordinal)
+            .OrderBy(group => group.Key, StringComparer.Ordinal).ToArray();
         if (subsets.Length > 1)
         {
             foreach (var subset in subsets)
@@ -37,7 +39,8 @@ internal static class RewardAgreement
         }
 
         Comparison[] all = [.. comparisons.Select(entry => entry.Comparison)];
-        rows.Add(new RewardModelRow(All, "ece", RankingAccuracy.CalibrationError([.. all.Select(comparison => comparison.Reward)]), all.Length, 0));
+        double ece = RankingAccuracy.CalibrationError([.. all.Select(comparison => comparison.Reward)]);
+        rows.Add(new RewardModelRow(All, "ece", ece, all.Length, 0));
         double[] scores = [.. rewards.SelectMany(row => row).Select(score => (double)score)];
         double[] lengths = [.. preferences.SelectMany(row => row.Completions).Select(completion => (double)completion.Length)];
         double r = RankingAccuracy.Correlation(scores, lengths);
@@ -77,7 +80,9 @@ internal static class RewardAgreement
     private static IEnumerable<Comparison> Compare(Row row, int index, float[] rewards)
     {
         Truth? truth = Gold.TruthOf(row);
-        double[]? gold = truth is null ? null : [.. row.Completions.Select(completion => Judge.Score(truth, completion, ended: true).Total)];
+        double[]? gold = truth is null
+            ? null
+            : [.. row.Completions.Select(completion => Judge.Score(truth, completion, ended: true).Total)];
         RankedPairs pairs = RankedPairs.AllPairs([row.Ranks!]);
         return pairs.Better.Zip(pairs.Worse, (better, worse) => new Comparison(
             index, (double)rewards[better] - rewards[worse], row.Completions[(int)better].Length - row.Completions[(int)worse].Length,

@@ -8,7 +8,7 @@ using Rlhf.World;
 
 namespace Rlhf.Trainer.Evaluation;
 
-/// <summary>The figures at a job's end that the orchestrator decides by: gates after the reward model, guard after each PPO slice.</summary>
+/// <summary>The figures that the orchestrator decides by: at the gates after the reward model, as guard after each PPO slice.</summary>
 internal static class Validation
 {
     /// <summary>Answers that the correlation with the judge is taken over.</summary>
@@ -23,10 +23,16 @@ internal static class Validation
         var metrics = new Dictionary<string, double>();
         if (rows.Count == 0)
             return metrics;
-        (IReadOnlyList<Episode> episodes, IReadOnlyList<float> scores, IReadOnlyList<double> kl) = ppo.Validate([.. rows.Select(tokenizer.PromptOnly)]);
+        (IReadOnlyList<Episode> episodes, IReadOnlyList<float> scores, IReadOnlyList<double> kl) =
+            ppo.Validate([.. rows.Select(tokenizer.PromptOnly)]);
         Add(DecisionMetrics.Kl, [.. kl]);
         Add(DecisionMetrics.ProxyReward, [.. scores.Select(score => (double)score)]);
-        double[] gold = [.. episodes.Zip(rows).Where(pair => pair.Second.Truth is not null).Select(pair => Gold.Score(Gold.TruthOf(pair.Second)!, pair.First, tokenizer).Total)];
+        double[] gold =
+        [
+            .. episodes.Zip(rows, (answer, row) => (Answer: answer, Truth: Gold.TruthOf(row)))
+                .Where(pair => pair.Truth is not null)
+                .Select(pair => Gold.Score(pair.Truth!, pair.Answer, tokenizer).Total),
+        ];
         if (gold.Length > 0)
             Add(DecisionMetrics.GoldReward, gold);
         metrics["validation/response_length"] = episodes.Average(episode => episode.Response.Length);

@@ -3,7 +3,9 @@ using Rlhf.Jobs;
 
 namespace Rlhf.Trainer.Work;
 
-/// <summary>What the training loop tells and the heartbeat passes on. The step comes from the loop alone, so that a wedged loop shows.</summary>
+/// <summary>
+/// What the training loop tells and the heartbeat passes on. The step comes from the loop alone, so that a wedged loop shows.
+/// </summary>
 internal sealed class AttemptProgress(string stage)
 {
     private readonly Lock _gate = new();

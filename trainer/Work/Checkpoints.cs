@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 using Rlhf.Jobs;
 using Rlhf.Storage;
@@ -108,7 +109,7 @@ internal sealed class Checkpoints(IBlobStore blobs, ContentCache cache, JobAttem
     /// Manifests in the order to try them: the head, its parents, and, where that chain is broken by a corrupt manifest, whatever other
     /// checkpoint the stage has, newest first. The last have no sum from outside; their own parts have.
     /// </summary>
-    private async IAsyncEnumerable<(string Path, string? Sha256)> CandidatesAsync([System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellation)
+    private async IAsyncEnumerable<(string Path, string? Sha256)> CandidatesAsync([EnumeratorCancellation] CancellationToken cancellation)
     {
         Head? head = null;
         bool broken = false;
@@ -247,5 +248,6 @@ internal sealed class CheckpointReader(string directory, CheckpointManifest mani
     private string Find(string part, string extension) =>
         manifest.Parts.Any(file => file.Name == part + extension)
             ? Path.Combine(directory, part + extension)
-            : throw new CheckpointMismatchException(part, $"step {manifest.Step} of fence {manifest.Fence} has only {string.Join(", ", manifest.Parts.Select(file => file.Name))}");
+            : throw new CheckpointMismatchException(
+                part, $"the checkpoint of step {manifest.Step} has only {string.Join(", ", manifest.Parts.Select(file => file.Name))}");
 }

@@ -27,7 +27,8 @@ public sealed class ContentCache(IBlobStore blobs, Patience patience, string dir
     {
         string sum = model.Manifest[(model.Manifest.LastIndexOf('/') + 1)..];
         string manifestFile = await FileAsync(model.Manifest, sum, cancellation);
-        FolderManifest manifest = CasDocument.Parse<FolderManifest>(model.Manifest, BinaryData.FromBytes(await File.ReadAllBytesAsync(manifestFile, cancellation)));
+        var content = BinaryData.FromBytes(await File.ReadAllBytesAsync(manifestFile, cancellation));
+        FolderManifest manifest = CasDocument.Parse<FolderManifest>(model.Manifest, content);
         if (manifest.Files.FirstOrDefault(file => file.Name == ModelExport.WeightsFile) is { } weights && weights.Sha256 != model.Sha256)
             throw new CorruptBlobException(model.Manifest, $"its {ModelExport.WeightsFile} is not the one that the job names");
 

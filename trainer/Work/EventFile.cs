@@ -61,14 +61,19 @@ internal static class EventFile
         return BitOperations.RotateRight(crc, 15) + 0xA282EAD8;
     }
 
-    private static async Task<IReadOnlyCollection<MetricRow>> ReadRowsAsync(IBlobStore blobs, string runId, string stage, CancellationToken cancellation)
+    private static async Task<IReadOnlyCollection<MetricRow>> ReadRowsAsync(
+        IBlobStore blobs, string runId, string stage, CancellationToken cancellation)
     {
         var rows = new SortedDictionary<int, MetricRow>();
         // In the order of names, which begin with the fence: a newer attempt's row replaces an older one's.
         await foreach (BlobEntry entry in blobs.ListAsync(BlobLayout.Attempts(runId, stage), cancellation))
         {
-            if (!entry.Path.EndsWith(BlobLayout.Metrics("/"), StringComparison.Ordinal) || await blobs.ReadAsync(entry.Path, cancellation) is not { } blob)
+            if (!entry.Path.EndsWith(BlobLayout.Metrics("/"), StringComparison.Ordinal)
+                || await blobs.ReadAsync(entry.Path, cancellation) is not { } blob)
+            {
                 continue;
+            }
+
             foreach (string line in blob.Content.ToString().Split('\n', StringSplitOptions.RemoveEmptyEntries))
             {
                 MetricRow row = CasDocument.Parse<MetricRow>(entry.Path, BinaryData.FromString(line));

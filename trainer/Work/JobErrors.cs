@@ -19,10 +19,11 @@ internal static class JobErrors
         (JobErrorKind kind, string remedy) = e switch
         {
             JobInputException input => (JobErrorKind.Input, input.Remedy),
-            PreflightFailedException => (JobErrorKind.Input, "The models' numbers do not agree; do not train on. Check the SFT and reward model folders."),
+            PreflightFailedException => (JobErrorKind.Input,
+                "The models' numbers do not agree; do not train on. Check the SFT and reward model folders."),
             ModelFormatException => (JobErrorKind.Input, "Give a model folder in Hugging Face's format that this trainer supports."),
             CheckpointMismatchException => (JobErrorKind.Input,
-                "The stage's checkpoint was written by another version of the trainer or for another spec. Start a new run under a new runId."),
+                "The stage's checkpoint is of another version of the trainer or another spec. Start a new run under a new runId."),
             CorruptBlobException => (JobErrorKind.Input,
                 "A stored input is damaged. Restore the blob, or start a new run so that it is made again."),
             DivergedException => (JobErrorKind.Diverged,
@@ -48,5 +49,6 @@ internal static class JobErrors
                 || e.Message.Contains("can't allocate memory", StringComparison.OrdinalIgnoreCase)));
 
     private static bool IsDiskFull(Exception e) =>
-        e is IOException io && ((io.HResult & 0xFFFF) == NoSpaceLeft || io.Message.Contains("No space left", StringComparison.OrdinalIgnoreCase));
+        e is IOException io
+        && ((io.HResult & 0xFFFF) == NoSpaceLeft || io.Message.Contains("No space left", StringComparison.OrdinalIgnoreCase));
 }

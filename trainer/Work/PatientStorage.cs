@@ -57,7 +57,8 @@ public sealed class Patience(WorkerLog log)
         _ => false,
     };
 
-    private static string FirstLine(Exception e) => (e is AggregateException { InnerException: { } inner } ? inner : e).Message.Split('\n')[0].Trim();
+    private static string FirstLine(Exception e) =>
+        (e is AggregateException { InnerException: { } inner } ? inner : e).Message.Split('\n')[0].Trim();
 }
 
 /// <summary>A blob store that is waited for.</summary>

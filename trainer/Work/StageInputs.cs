@@ -12,7 +12,8 @@ using static TorchSharp.torch;
 namespace Rlhf.Trainer.Work;
 
 /// <summary>Loads and verifies a job's models and data, and builds the method that works on them.</summary>
-internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec, string scratchDirectory, WorkerLog log, CancellationToken cancellation)
+internal sealed class StageInputs(
+    ContentCache cache, JobSpec job, RunSpec spec, string scratchDirectory, WorkerLog log, CancellationToken cancellation)
 {
     private const string TokenizerPart = "tokenizer";
 
@@ -36,7 +37,7 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
     private StageWork Pretrain(ICheckpointReader? resume)
     {
         ScratchSpec scratch = spec.Model.Scratch
-            ?? throw new JobInputException("The spec has no model.scratch, so there is nothing to pretrain.", "Give model.scratch, or model.base.");
+            ?? throw new JobInputException("The spec has no model.scratch to pretrain.", "Give model.scratch, or model.base.");
         IReadOnlyList<string> train = Texts("train");
         if (train.Count == 0)
             throw new JobInputException("There is no text to pretrain on.", "Give data.text or data.demonstrations.");
@@ -44,8 +45,8 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
         ByteLevelBpe tokenizer = resume is null ? TrainTokenizer(train, scratch) : RestoreTokenizer(resume);
         Transformer model = new(
             ModelConfig.Llama(
-                tokenizer.VocabularySize, scratch.HiddenSize, scratch.Layers, scratch.Heads, scratch.KeyValueHeads, scratch.IntermediateSize,
-                scratch.ContextLength, scratch.TieEmbeddings, eosId: tokenizer.EosId, padId: tokenizer.PadId),
+                tokenizer.VocabularySize, scratch.HiddenSize, scratch.Layers, scratch.Heads, scratch.KeyValueHeads,
+                scratch.IntermediateSize, scratch.ContextLength, scratch.TieEmbeddings, eosId: tokenizer.EosId, padId: tokenizer.PadId),
             Device());
         model.InitialiseWeights(Seeds.For(spec.Seed, Stages.Pretrain, 0, "weights"));
         return new StageWork
@@ -67,8 +68,8 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
         {
             Method = new Sft(
                 start.Model, spec.Sft, [.. Rows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)],
-                [.. OptionalRows(DatasetNames.Demonstrations, "validation").Select(rows.Demonstration)], start.Tokenizer, spec.Ppo.MaxNewTokens,
-                spec.Seed),
+                [.. OptionalRows(DatasetNames.Demonstrations, "validation").Select(rows.Demonstration)],
+                start.Tokenizer, spec.Ppo.MaxNewTokens, spec.Seed),
             Model = new FinishedModel(ModelRoles.Sft, folder => HuggingFaceFolder.Save(folder, start.Model, start.Tokenizer)),
             Owned = [start],
         };
@@ -80,7 +81,8 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
         RowTokenizer rows = RowTokenizer(sft);
         IReadOnlyList<Row> validation = OptionalRows(DatasetNames.Preferences, "validation");
         var method = new RewardModel(
-            sft.Model, spec.Reward, [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)], [.. validation.Select(rows.Preference)],
+            sft.Model, spec.Reward, [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)],
+            [.. validation.Select(rows.Preference)],
             [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], sft.Tokenizer, spec.Seed);
         return new StageWork
         {
@@ -100,9 +102,10 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
         LoadedModel sft = Model(ModelRoles.Sft), reward = Model(ModelRoles.Reward);
         RowTokenizer rows = RowTokenizer(sft);
         Row[] validation = [.. OptionalRows(DatasetNames.Prompts, "validation").Take(spec.Ppo.ValidationPrompts)];
+        IReadOnlyList<Row> demonstrations = spec.Ppo.PtxCoefficient > 0 ? Rows(DatasetNames.Demonstrations, "train") : [];
         var method = new Ppo(
             sft.Model, reward.Model, spec.Ppo, [.. Rows(DatasetNames.Prompts, "train").Select(rows.PromptOnly)],
-            [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], sft.Tokenizer, spec.Seed);
+            [.. demonstrations.Select(rows.Demonstration)], sft.Tokenizer, spec.Seed);
         return new StageWork
         {
             Method = method,
@@ -181,7 +184,8 @@ internal sealed class StageInputs(ContentCache cache, JobSpec job, RunSpec spec,
         IReadOnlyList<Row> rows = OptionalRows(dataset, split);
         return rows.Count > 0
             ? rows
-            : throw new JobInputException($"The data set '{DatasetNames.Split(dataset, split)}' has no rows.", $"Give data.{dataset} in the spec.");
+            : throw new JobInputException(
+                $"The data set '{DatasetNames.Split(dataset, split)}' has no rows.", $"Give data.{dataset} in the spec.");
     }
 
     private IReadOnlyList<Row> OptionalRows(string dataset, string split)

@@ -33,7 +33,8 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
             log.Line(result.Error is { } error
                 ? $"{name} failed ({error.Kind}): {error.Message} {error.Remedy}"
                 : string.Create(CultureInfo.InvariantCulture,
-                    $"{name} {result.Outcome} at step {result.Step}/{result.TotalSteps} after {result.Seconds:0.0} s ({result.OverheadSeconds:0.0} s of them not computing)"));
+                    $"{name} {result.Outcome} at step {result.Step}/{result.TotalSteps} after {result.Seconds:0.0} s")
+                + string.Create(CultureInfo.InvariantCulture, $" ({result.OverheadSeconds:0.0} s of them not computing)"));
             return result.Outcome;
         }
         catch (FencedException)
@@ -100,6 +101,9 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
 
         private string Name => $"{attempt.RunId}/{attempt.Stage}#{attempt.Fence}";
 
+        /// <summary>What the heartbeat calls the method's steps.</summary>
+        private string Phase => attempt.Spec.Kind == JobKind.Evaluate ? "evaluate" : "train";
+
         public JobResult Run()
         {
             torch.set_num_threads(spec.Trainer.Threads);
@@ -114,7 +118,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
 
             int until = Math.Min(attempt.Spec.UntilStep ?? method.TotalSteps, method.TotalSteps);
             progress.Started(method.Step, method.TotalSteps, _checkpoints.Step);
-            progress.Enter("train");
+            progress.Enter(Phase);
             while (method.Step < until)
             {
                 heartbeat.ThrowIfFenced();
@@ -193,11 +197,11 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
             progress.Enter("checkpoint");
             _checkpoints.Publish(work.Method.Step, work.Save, cancellation);
             progress.Checkpointed(work.Method.Step);
-            progress.Enter("train");
+            progress.Enter(Phase);
         }
 
         private static string Figures(IReadOnlyDictionary<string, double> metrics) => string.Join(' ', metrics
-            .Where(metric => metric.Key is "loss" or "accuracy" or "lr" or "objective/scores" or "objective/kl" or "rollout/response_length")
+            .Where(metric => metric.Key is "loss" or "accuracy" or "lr" or "objective/scores" or "objective/kl" or "answers")
             .Select(metric => string.Create(CultureInfo.InvariantCulture, $"{metric.Key}={metric.Value:0.####}")));
 
         /// <summary>This thread computes and has nothing to do meanwhile; there is no synchronisation context to deadlock on.</summary>

@@ -4,10 +4,12 @@ namespace Rlhf.Trainer.Work;
 
 /// <summary>How a worker process behaves; the storage account is named by the same settings as the function app's.</summary>
 /// <param name="Machine">The kind of machine, which names the job queue (<c>RLHF_MACHINE</c>, default <c>local</c>).</param>
-/// <param name="CacheDirectory">Where verified copies of models and data are kept (<c>RLHF_CACHE</c>, default below the temporary folder).</param>
+/// <param name="CacheDirectory">Where verified copies of models and data are kept (<c>RLHF_CACHE</c>, default below the temporary
+/// folder).</param>
 /// <param name="ExitWhenIdle">End when no job has come for so long (<c>RLHF_EXIT_WHEN_IDLE_SECONDS</c>); null waits for ever.</param>
 /// <param name="MaxJobs">End after so many jobs (<c>RLHF_MAX_JOBS</c>; 1 in queue-scaled containers); null has no limit.</param>
-/// <param name="Grace">The time between SIGTERM and the end of the process (<c>RLHF_GRACE_SECONDS</c>, default 25: Container Apps kill after 30).</param>
+/// <param name="Grace">The time between SIGTERM and the end of the process (<c>RLHF_GRACE_SECONDS</c>, default 25: Container Apps kill
+/// after 30).</param>
 public sealed record WorkerSettings(string Machine, string CacheDirectory, TimeSpan? ExitWhenIdle, int? MaxJobs, TimeSpan Grace)
 {
     /// <summary>Reads the settings.</summary>
@@ -31,7 +33,8 @@ public sealed record WorkerSettings(string Machine, string CacheDirectory, TimeS
         {
             if (Text(name) is not { } text)
                 return null;
-            return double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double value) && value >= least && value <= 1e7
+            bool isNumber = double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double value);
+            return isNumber && value >= least && value <= 1e7
                 ? value
                 : throw new FormatException($"{name} is '{text}'; it must be a number of at least {least}.");
         }

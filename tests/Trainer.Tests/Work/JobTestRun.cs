@@ -23,16 +23,18 @@ internal sealed class JobTestRun
         Azurite = azurite;
         Account = azurite.Account;
         Spec = spec;
-        Control = new JobControl(Blobs, Account.Queue);
         Log = new WorkerLog(TextWriter.Synchronized(Output));
         Patience = new Patience(Log);
+        Blobs = new PatientBlobStore(Account.Blobs, Patience);
+        Control = new JobControl(Blobs, Account.Queue);
     }
 
     public AzuriteFixture Azurite { get; }
 
     public StorageAccount Account { get; }
 
-    public IBlobStore Blobs => Account.Blobs;
+    /// <summary>The run's blobs, as the worker sees them: an emulator that restarts is waited for.</summary>
+    public IBlobStore Blobs { get; }
 
     public RunSpec Spec { get; }
 
@@ -62,7 +64,10 @@ internal sealed class JobTestRun
             Trainer = new TrainerSpec { Machine = $"t{id}", Threads = 1, CheckpointEverySteps = 4, HeartbeatSeconds = 0.1 },
             Sft = new SftSpec { Epochs = 3, BatchSize = 4, LearningRate = 3e-3 },
             Reward = new RewardSpec { BatchSize = 4 },
-            Ppo = new PpoSpec { Iterations = 4, IterationsPerSlice = 2, Episodes = 8, MinibatchSize = 4, Epochs = 1, MaxNewTokens = 6, ValidationPrompts = 8 },
+            Ppo = new PpoSpec
+            {
+                Iterations = 4, IterationsPerSlice = 2, Episodes = 8, MinibatchSize = 4, Epochs = 1, MaxNewTokens = 6, ValidationPrompts = 8,
+            },
             Evaluate = new EvaluateSpec { MaxPrompts = 16, MaxNewTokens = 6, BestOf = [2], FewShot = 1, Samples = 2 },
         };
         var run = new JobTestRun(azurite, change is null ? spec : change(spec));
@@ -123,9 +128,10 @@ internal sealed class JobTestRun
 
     private async Task StoreAsync()
     {
-        await Account.EnsureCreatedAsync([StorageAccount.JobQueue(Machine), StorageAccount.PoisonQueue, StorageAccount.EventsQueue], CancellationToken.None);
-        await Blobs.WriteAsync(
-            BlobLayout.RunDocument(RunId), CasDocument.Serialize(new RunDocument(RunId, Spec, "", DateTimeOffset.UnixEpoch)), CancellationToken.None);
+        string[] queues = [StorageAccount.JobQueue(Machine), StorageAccount.PoisonQueue, StorageAccount.EventsQueue];
+        await Account.EnsureCreatedAsync(queues, CancellationToken.None);
+        var document = new RunDocument(RunId, Spec, "", DateTimeOffset.UnixEpoch);
+        await Blobs.WriteAsync(BlobLayout.RunDocument(RunId), CasDocument.Serialize(document), CancellationToken.None);
 
         Row[] demonstrations = [.. Things.Index().Select(thing => Demonstration(thing.Item, Colours[thing.Index]))];
         Row[] preferences = [.. Things.Index().Select(thing => Preference(thing.Item, Colours[thing.Index]))];
@@ -134,7 +140,8 @@ internal sealed class JobTestRun
         [
             (DatasetNames.Demonstrations, "train", demonstrations), (DatasetNames.Demonstrations, "validation", demonstrations[..2]),
             (DatasetNames.Preferences, "train", preferences), (DatasetNames.Preferences, "validation", preferences[..4]),
-            (DatasetNames.Preferences, "test", preferences), (DatasetNames.Prompts, "train", prompts), (DatasetNames.Prompts, "validation", prompts),
+            (DatasetNames.Preferences, "test", preferences),
+            (DatasetNames.Prompts, "train", prompts), (DatasetNames.Prompts, "validation", prompts),
             (DatasetNames.Evaluation, "test", prompts), (DatasetNames.FewShot, "train", demonstrations[..2]),
         ])
         {
@@ -155,7 +162,8 @@ internal sealed class JobTestRun
     private async Task StoreBaseAsync(IEnumerable<Row> rows)
     {
         ByteLevelBpe tokenizer = ByteLevelBpe.Train(
-            rows.Select(row => $"\n\nHuman: {row.Prompt[0].Content}\n\nAssistant: {row.Completions[0]}"), 320, ["<|endoftext|>", "<|pad|>"]);
+            rows.Select(row => $"\n\nHuman: {row.Prompt[0].Content}\n\nAssistant: {row.Completions[0]}"),
+            320, ["<|endoftext|>", "<|pad|>"]);
         using var model = new Transformer(ModelConfig.Llama(
             tokenizer.VocabularySize, hiddenSize: 32, layers: 2, heads: 2, keyValueHeads: 1, intermediateSize: 64, maxPositions: 64,
             eosId: tokenizer.EosId, padId: tokenizer.PadId));

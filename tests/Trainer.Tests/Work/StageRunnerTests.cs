@@ -45,7 +45,8 @@ public sealed class StageRunnerTests(AzuriteFixture azurite)
         run.Use(second);
         JobResult evaluated = await run.RunAsync(Stages.Evaluate, run.Job(JobKind.Evaluate));
         ContentFile artifact = evaluated.Artifacts[ArtifactNames.Evaluation];
-        EvaluationReport report = (await run.Blobs.ReadJsonAsync<EvaluationReport>(BlobLayout.Content(artifact.Sha256), TestContext.Current.CancellationToken))!;
+        EvaluationReport report = (await run.Blobs.ReadJsonAsync<EvaluationReport>(
+            BlobLayout.Content(artifact.Sha256), TestContext.Current.CancellationToken))!;
         Assert.Equal(
             ["base", "base_greedy", "base_few_shot", "base_few_shot_greedy", "sft", "sft_greedy", "best_of_2", "ppo", "ppo_greedy"],
             report.Table.Select(row => row.Model).Distinct());

@@ -110,7 +110,12 @@ public static class Sampler
     {
         var mask = new long[batch.Length * capacity];
         for (int i = 0; i < batch.Length; i++)
-            mask.AsSpan(i * capacity + promptLength - batch[i].Prompt.Length, batch[i].Prompt.Length + capacity - promptLength).Fill(1);
+        {
+            // A row that has ended may stay in the batch for some steps: its mask ends with its room, and so do its positions.
+            SamplingRow row = batch[i];
+            mask.AsSpan(i * capacity + promptLength - row.Prompt.Length, row.Prompt.Length + row.Room).Fill(1);
+        }
+
         return tensor(mask, [batch.Length, capacity]);
     }
 

@@ -16,6 +16,7 @@ public sealed record LoadedModel(Transformer Model, ITokenizer Tokenizer, ModelC
 public static class HuggingFaceFolder
 {
     private const string ConfigFile = "config.json";
+    private const string GenerationConfigFile = "generation_config.json";
     private const string WeightsFile = "model.safetensors";
     private const string IndexFile = "model.safetensors.index.json";
 
@@ -58,7 +59,7 @@ public static class HuggingFaceFolder
         if (!File.Exists(Path.Combine(directory, ConfigFile)))
             throw new ModelFormatException(
                 directory, "is not a model folder: config.json is missing. Point to a folder in Hugging Face's format.");
-        ModelConfig config = ModelConfig.Read(Path.Combine(directory, ConfigFile));
+        ModelConfig config = WithGenerationConfig(ModelConfig.Read(Path.Combine(directory, ConfigFile)), directory);
         Dictionary<string, SafetensorsFile> tensors = OpenTensors(directory);
         Transformer? model = null;
         try
@@ -92,6 +93,27 @@ public static class HuggingFaceFolder
 
         config.Write(Path.Combine(directory, ConfigFile));
         Safetensors.Write(Path.Combine(directory, WeightsFile), model.NamedWeights().Select(w => (w.Name, (Tensor)w.Value)));
+    }
+
+    /// <summary>Models for dialogues name further end tokens in generation_config.json.</summary>
+    private static ModelConfig WithGenerationConfig(ModelConfig config, string directory)
+    {
+        string file = Path.Combine(directory, GenerationConfigFile);
+        if (!File.Exists(file)) return config;
+        try
+        {
+            int[] ends = JsonNode.Parse(File.ReadAllText(file))?["eos_token_id"] switch
+            {
+                JsonArray several => [.. several.Select(id => id?.GetValue<int>() ?? throw new FormatException("null is none"))],
+                JsonValue one => [one.GetValue<int>()],
+                _ => [],
+            };
+            return config with { EosIds = [.. config.EosIds.Union(ends)] };
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException)
+        {
+            throw new ModelFormatException(file, $"'eos_token_id' must be a token id or a list of them: {e.Message}", e);
+        }
     }
 
     private static void Fill(Transformer model, Dictionary<string, SafetensorsFile> tensors, string directory)

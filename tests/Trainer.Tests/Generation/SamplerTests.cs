@@ -51,8 +51,8 @@ public sealed class SamplerTests : IDisposable
     public void A_row_ends_where_the_positions_do()
     {
         int[] prompt = [.. Enumerable.Range(0, 60)];
-        int[][] rows = Sampler.Generate(model, [prompt, [1, 2]], Options with { EosId = -1 });
-        Assert.Equal([4, 12], rows.Select(r => r.Length));
+        int[][] rows = Sampler.Generate(model, [prompt, [1, 2], [3], [4, 5], [6], [7]], Options with { EosId = -1 });
+        Assert.Equal([4, 12, 12, 12, 12, 12], rows.Select(r => r.Length));
     }
 
     [Fact]

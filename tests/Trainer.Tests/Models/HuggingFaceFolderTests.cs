@@ -98,6 +98,21 @@ public sealed class HuggingFaceFolderTests : IDisposable
         Assert.Equal(-0.375, loaded.Config.RewardBias);
     }
 
+    [Theory]
+    [InlineData("""{"eos_token_id": [2, 5, 7]}""", new[] { 2, 5, 7 })]
+    [InlineData("""{"eos_token_id": 5}""", new[] { 2, 5 })]
+    [InlineData("""{"temperature": 0.6}""", new[] { 2 })]
+    public void End_tokens_of_the_generation_config_are_added(string generationConfig, int[] expected)
+    {
+        foreach (string file in (string[])["config.json", "model.safetensors"])
+            File.Copy(Path.Combine(ModelFixture.FolderOf("llama_gqa"), file), Path.Combine(folder.Path, file));
+        File.WriteAllText(Path.Combine(folder.Path, "generation_config.json"), generationConfig);
+        using Transformer model = HuggingFaceFolder.LoadModel(folder.Path);
+        Assert.Equal(expected, model.Config.EosIds);
+        File.WriteAllText(Path.Combine(folder.Path, "generation_config.json"), """{"eos_token_id": "x"}""");
+        AssertRefused("'eos_token_id' must be a token id");
+    }
+
     [Fact]
     public void A_tokenizer_without_padding_gets_a_token_and_the_model_a_row()
     {

@@ -1,9 +1,9 @@
 using System.Text.Json;
 using Rlhf.Trainer.Generation;
 using Rlhf.Trainer.Models;
-using Parameter = TorchSharp.Modules.Parameter;
 using Xunit;
 using static TorchSharp.torch;
+using Parameter = TorchSharp.Modules.Parameter;
 
 namespace Rlhf.Trainer.Tests.Models;
 

@@ -70,7 +70,8 @@ public sealed class DataActivities(IBlobStore blobs)
 
         if (rows.Count == 0)
         {
-            string why = dropped.Count == 0 ? "it is empty" : $"line {dropped[0].Line} {dropped[0].Reason}" + (droppedCount > 1 ? $"; {droppedCount} lines were dropped" : string.Empty);
+            string more = droppedCount > 1 ? $"; {droppedCount} lines were dropped" : string.Empty;
+            string why = dropped.Count == 0 ? "it is empty" : $"line {dropped[0].Line} {dropped[0].Reason}{more}";
             throw new UnusableInputException($"data.{file.Dataset}[{file.Index}]: the file '{name}' has no usable row: {why}.");
         }
 
@@ -87,7 +88,8 @@ public sealed class DataActivities(IBlobStore blobs)
     /// preferences, prompts from training preferences, evaluation prompts from test preferences, text from demonstrations.
     /// </summary>
     [Function(nameof(MergeData))]
-    public async Task<IReadOnlyDictionary<string, DatasetRef>> MergeData([ActivityTrigger] MergeRequest request, CancellationToken cancellation)
+    public async Task<IReadOnlyDictionary<string, DatasetRef>> MergeData(
+        [ActivityTrigger] MergeRequest request, CancellationToken cancellation)
     {
         DataSpec data = request.Run.Spec.Data;
         await using var writer = new DatasetWriter(blobs, request.Run);
@@ -131,7 +133,8 @@ public sealed class DataActivities(IBlobStore blobs)
 
     /// <summary>Generates the sample world's data sets; equal specs give equal bytes.</summary>
     [Function(nameof(GenerateWorld))]
-    public async Task<IReadOnlyDictionary<string, DatasetRef>> GenerateWorld([ActivityTrigger] RunDocument run, CancellationToken cancellation)
+    public async Task<IReadOnlyDictionary<string, DatasetRef>> GenerateWorld(
+        [ActivityTrigger] RunDocument run, CancellationToken cancellation)
     {
         WorldSpec spec = run.Spec.Data.World!;
         int heldOut = Math.Max(1, spec.EvaluationPrompts / HeldOutShare);
@@ -148,7 +151,8 @@ public sealed class DataActivities(IBlobStore blobs)
         });
         await using var writer = new DatasetWriter(blobs, run);
         // By their hash, so that the first n of them are a fair sample of all clusters.
-        foreach (Row row in world.Evaluation().Select(prompt => ToRow(prompt.Prompt, [], prompt.Cluster, prompt.Truth)).OrderBy(row => row.Id, StringComparer.Ordinal))
+        IEnumerable<Row> evaluation = world.Evaluation().Select(prompt => ToRow(prompt.Prompt, [], prompt.Cluster, prompt.Truth));
+        foreach (Row row in evaluation.OrderBy(row => row.Id, StringComparer.Ordinal))
         {
             writer.Reserve(row);
             writer.Add(DatasetNames.Evaluation, Test, row);
@@ -157,7 +161,11 @@ public sealed class DataActivities(IBlobStore blobs)
         var preferences = new List<Row>();
         foreach (RankedRow ranked in world.Preferences())
         {
-            Row row = ToRow(ranked.Prompt, ranked.Completions, ranked.Cluster, ranked.Truth) with { Ranks = ranked.Ranks, Labeller = ranked.Labeller };
+            Row row = ToRow(ranked.Prompt, ranked.Completions, ranked.Cluster, ranked.Truth) with
+            {
+                Ranks = ranked.Ranks,
+                Labeller = ranked.Labeller,
+            };
             preferences.Add(row);
             if (writer.IsTestByHash(row))
                 writer.Reserve(row);
@@ -230,7 +238,8 @@ public sealed class DataActivities(IBlobStore blobs)
         catch (FileNotFoundException)
         {
             throw new UnusableInputException(
-                $"data.{file.Dataset}[{file.Index}]: there is no file '{file.Spec.File}'. Upload it to the container under that name, or correct the name.");
+                $"data.{file.Dataset}[{file.Index}]: there is no file '{file.Spec.File}'. "
+                + "Upload it to the container under that name, or correct the name.");
         }
     }
 

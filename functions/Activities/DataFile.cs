@@ -13,7 +13,8 @@ public sealed record DataFile(string Dataset, int Index, DataFileSpec Spec)
     public static IEnumerable<DataFile> Of(DataSpec data) =>
         new[]
         {
-            (DatasetNames.Text, data.Text), (DatasetNames.Demonstrations, data.Demonstrations), (DatasetNames.Preferences, data.Preferences),
+            (DatasetNames.Text, data.Text), (DatasetNames.Demonstrations, data.Demonstrations),
+            (DatasetNames.Preferences, data.Preferences),
             (DatasetNames.Prompts, data.Prompts), (DatasetNames.Evaluation, data.Evaluation),
         }
         .SelectMany(list => list.Item2.Select((file, index) => new DataFile(list.Item1, index, file)));

@@ -70,7 +70,8 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
 
     /// <summary>Writes every data set and the report.</summary>
     /// <exception cref="UnusableInputException">A data set that a stage needs is empty.</exception>
-    public async Task<IReadOnlyDictionary<string, DatasetRef>> FinishAsync(IReadOnlyList<DataFileReport> files, CancellationToken cancellation)
+    public async Task<IReadOnlyDictionary<string, DatasetRef>> FinishAsync(
+        IReadOnlyList<DataFileReport> files, CancellationToken cancellation)
     {
         if (!splits.ContainsKey(DatasetNames.Split(DatasetNames.FewShot, "train")))
         {
@@ -94,7 +95,8 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
             HeldOut = heldOut,
             Lengths = lengths.ToDictionary(
                 set => set.Key,
-                set => (IReadOnlyDictionary<string, int>)set.Value.ToDictionary(bin => bin.Key.ToString(CultureInfo.InvariantCulture), bin => bin.Value)),
+                set => (IReadOnlyDictionary<string, int>)set.Value.ToDictionary(
+                    bin => bin.Key.ToString(CultureInfo.InvariantCulture), bin => bin.Value)),
         };
         var json = new BinaryData(JsonSerializer.SerializeToUtf8Bytes(report, RlhfJson.Indented));
         await blobs.TryCreateAsync(BlobLayout.Data(run.RunId, DataActivities.ReportName), json, cancellation);
@@ -108,7 +110,8 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
     }
 
     /// <summary>The prompt's place in [0, 1), by its hash.</summary>
-    private static double Share(Row row) => ulong.Parse(row.PromptKey, NumberStyles.HexNumber, CultureInfo.InvariantCulture) / (ulong.MaxValue + 1.0);
+    private static double Share(Row row) =>
+        ulong.Parse(row.PromptKey, NumberStyles.HexNumber, CultureInfo.InvariantCulture) / (ulong.MaxValue + 1.0);
 
     private static void Increment(SortedDictionary<string, int> counts, string name) => counts[name] = counts.GetValueOrDefault(name) + 1;
 
@@ -147,10 +150,12 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
             (DatasetNames.Text, "train", spec.Pretrain is not null, "list files under data.text or data.demonstrations"),
             (DatasetNames.Demonstrations, "train", spec.Sft.Epochs > 0, more),
             (DatasetNames.Preferences, "train", true, more),
-            (DatasetNames.Preferences, "validation", spec.Gates.MinRewardAccuracy is not null, $"{more}, raise data.validationFraction, or remove gates.minRewardAccuracy"),
+            (DatasetNames.Preferences, "validation", spec.Gates.MinRewardAccuracy is not null,
+                $"{more}, raise data.validationFraction, or remove gates.minRewardAccuracy"),
             (DatasetNames.Preferences, "test", true, $"{more}, raise data.testFraction, or mark a file with split: test"),
             (DatasetNames.Prompts, "train", true, more),
-            (DatasetNames.Prompts, "validation", spec.Ppo.ValidationPrompts > 0, $"{more}, raise data.validationFraction, or set ppo.validationPrompts to 0"),
+            (DatasetNames.Prompts, "validation", spec.Ppo.ValidationPrompts > 0,
+                $"{more}, raise data.validationFraction, or set ppo.validationPrompts to 0"),
             (DatasetNames.Evaluation, "test", true, $"{more}, raise data.testFraction, or list files under data.evaluation"),
         ];
         foreach ((string dataset, string split, bool needed, string remedy) in rules)

@@ -47,7 +47,8 @@ public sealed class JobActivities(IBlobStore blobs, JobControl jobs)
     {
         JobStatus job = await jobs.InspectAsync(request.RunId, request.Stage, cancellation)
             ?? throw new UnusableInputException(
-                $"Run '{request.RunId}', stage '{request.Stage}': its job document has been deleted. Do not delete blobs of runs that are going on.");
+                $"Run '{request.RunId}', stage '{request.Stage}': its job document has been deleted. "
+                + "Do not delete blobs of runs that are going on.");
         return new JobLook(job, await RegistryActivities.DesiredAsync(blobs, request.RunId, cancellation));
     }
 

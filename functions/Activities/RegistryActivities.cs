@@ -47,13 +47,17 @@ public sealed class RegistryActivities(IBlobStore blobs)
     [Function(nameof(ReadRun))]
     public async Task<RunDocument> ReadRun([ActivityTrigger] string runId, CancellationToken cancellation) =>
         await blobs.ReadJsonAsync<RunDocument>(BlobLayout.RunDocument(runId), cancellation)
-            ?? throw new UnusableInputException($"Run '{runId}' has no run.json: its blobs have been deleted. Start it again under a new id.");
+            ?? throw new UnusableInputException(
+                $"Run '{runId}' has no run.json: its blobs have been deleted. Start it again under a new id.");
 
     /// <summary>Reads what people last asked of the run.</summary>
     [Function(nameof(ReadControl))]
-    public Task<DesiredState> ReadControl([ActivityTrigger] string runId, CancellationToken cancellation) => DesiredAsync(blobs, runId, cancellation);
+    public Task<DesiredState> ReadControl([ActivityTrigger] string runId, CancellationToken cancellation) =>
+        DesiredAsync(blobs, runId, cancellation);
 
-    /// <summary>Finds the base model and records it by content, so that the run keeps its base whatever happens to the folder later.</summary>
+    /// <summary>
+    /// Finds the base model and records it by content, so that the run keeps its base whatever happens to the folder later.
+    /// </summary>
     [Function(nameof(ResolveBaseModel))]
     public async Task<ModelRef> ResolveBaseModel([ActivityTrigger] BaseModelRequest request, CancellationToken cancellation)
     {
@@ -62,7 +66,8 @@ public sealed class RegistryActivities(IBlobStore blobs)
             string name = request.Name[ModelPrefix.Length..];
             ProductionModel? production = await ProductionAsync(blobs, name, cancellation);
             return production?.Model ?? throw new UnusableInputException(
-                $"model.base is '{request.Name}', but no model '{name}' has been promoted. Name a folder, or promote a run of '{name}' first.");
+                $"model.base is '{request.Name}', but no model '{name}' has been promoted. "
+                + $"Name a folder, or promote a run of '{name}' first.");
         }
 
         string prefix = request.Name.TrimEnd('/') + "/";
@@ -88,7 +93,8 @@ public sealed class RegistryActivities(IBlobStore blobs)
     [Function(nameof(RegisterModel))]
     public async Task RegisterModel([ActivityTrigger] ModelRegistration registration, CancellationToken cancellation)
     {
-        await blobs.TryCreateAsync(BlobLayout.ModelVersion(registration.Name, registration.RunId), CasDocument.Serialize(registration), cancellation);
+        string version = BlobLayout.ModelVersion(registration.Name, registration.RunId);
+        await blobs.TryCreateAsync(version, CasDocument.Serialize(registration), cancellation);
         if (!registration.Promotion.Promoted)
             return;
 
@@ -96,14 +102,19 @@ public sealed class RegistryActivities(IBlobStore blobs)
             BlobLayout.ProductionModel(registration.Name),
             present => present?.RunId == registration.RunId || present?.PromotedUtc > registration.Utc
                 ? present
-                : new ProductionModel(registration.Name, registration.RunId, registration.Models[ModelRoles.Ppo], registration.Utc, present?.RunId),
+                : new ProductionModel(
+                    registration.Name, registration.RunId, registration.Models[ModelRoles.Ppo], registration.Utc, present?.RunId),
             cancellation);
     }
 
     private static void CheckFolder(string folder, string[] names)
     {
         if (names.Length == 0)
-            throw new UnusableInputException($"model.base is '{folder}', but there is no such folder in the container. Upload a Hugging Face folder there.");
+        {
+            throw new UnusableInputException(
+                $"model.base is '{folder}', but there is no such folder in the container. Upload a Hugging Face folder there.");
+        }
+
         string? missing = !names.Contains(Config) ? Config : !names.Contains(Weights) && !names.Contains(WeightsIndex) ? Weights : null;
         if (missing is not null)
         {
@@ -118,8 +129,9 @@ public sealed class RegistryActivities(IBlobStore blobs)
     {
         if (files.Find(file => file.Name == Weights) is { } single)
             return single.Sha256;
-        string shards = string.Join('\n', files.Where(file => file.Name.EndsWith(".safetensors", StringComparison.Ordinal)).Select(file => file.Sha256));
-        return Convert.ToHexStringLower(SHA256.HashData(Encoding.ASCII.GetBytes(shards)));
+        IEnumerable<string> shards = files
+            .Where(file => file.Name.EndsWith(".safetensors", StringComparison.Ordinal)).Select(file => file.Sha256);
+        return Convert.ToHexStringLower(SHA256.HashData(Encoding.ASCII.GetBytes(string.Join('\n', shards))));
     }
 
     private async Task<ContentFile> StoreAsync(string path, string name, CancellationToken cancellation)

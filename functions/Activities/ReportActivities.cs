@@ -105,11 +105,14 @@ public sealed class ReportActivities(IBlobStore blobs)
         };
     }
 
-    /// <summary>The results of the attempts that counted, oldest first. An outdated attempt may have left a result too: the job's history knows which count.</summary>
+    /// <summary>
+    /// The results of the attempts that counted, oldest first. An outdated attempt may have left a result too: the job's history knows.
+    /// </summary>
     private async Task<IReadOnlyList<JobResult>> ResultsAsync(JobDocument job, CancellationToken cancellation)
     {
         var results = new List<JobResult>();
-        foreach (AttemptRecord record in job.History.Where(record => record.AttemptId is not null && record.Outcome is not ("lost" or "wedged" or "unresponsive")))
+        IEnumerable<AttemptRecord> claimed = job.History.Where(record => record.AttemptId is not null);
+        foreach (AttemptRecord record in claimed.Where(record => record.Outcome is not ("lost" or "wedged" or "unresponsive")))
         {
             string path = BlobLayout.Result(BlobLayout.Attempt(job.RunId, job.Stage, record.Fence, record.AttemptId!));
             if (await blobs.ReadJsonAsync<JobResult>(path, cancellation) is { } result)
@@ -133,16 +136,21 @@ public sealed class ReportActivities(IBlobStore blobs)
     }
 
     /// <summary>Attempts that a trainer claimed.</summary>
-    private static int AttemptsOf(JobDocument job) => job.History.Count(record => record.AttemptId is not null) + (job.AttemptId is null ? 0 : 1);
+    private static int AttemptsOf(JobDocument job) =>
+        job.History.Count(record => record.AttemptId is not null) + (job.AttemptId is null ? 0 : 1);
 
     private static IReadOnlyList<AttemptRecord> Failures(JobDocument job) =>
     [
         .. job.History.Where(record => record.Outcome is not ("sliceDone" or "paused")),
-        .. job.Result is { Error: { } error } ? [new AttemptRecord(job.Fence, job.AttemptId, "failed", error.Message, job.Result.Seconds)] : Array.Empty<AttemptRecord>(),
+        .. job.Result is { Error: { } error }
+            ? [new AttemptRecord(job.Fence, job.AttemptId, "failed", error.Message, job.Result.Seconds)]
+            : Array.Empty<AttemptRecord>(),
     ];
 
     private static CurvePoint Point(JobResult slice) =>
-        new($"ppo {slice.Step}", slice.Step, slice.Metrics.GetValueOrDefault(DecisionMetrics.Kl), slice.Metrics.GetValueOrDefault(DecisionMetrics.ProxyReward),
+        new(
+            $"ppo {slice.Step}", slice.Step, slice.Metrics.GetValueOrDefault(DecisionMetrics.Kl),
+            slice.Metrics.GetValueOrDefault(DecisionMetrics.ProxyReward),
             Optional(slice, DecisionMetrics.GoldReward))
         {
             ProxyCi95 = Optional(slice, DecisionMetrics.ProxyReward + DecisionMetrics.Ci95),
@@ -158,7 +166,9 @@ public sealed class ReportActivities(IBlobStore blobs)
             .. job.Spec.Models.OrderBy(model => model.Key, StringComparer.Ordinal).Select(model => model.Value.Sha256),
             .. job.Spec.Datasets.OrderBy(set => set.Key, StringComparer.Ordinal).Select(set => set.Value.Sha256),
         ];
-        return results.SelectMany(result => result.Models.Values.Select(model => model.Sha256).Concat(result.Artifacts.Values.Select(file => file.Sha256)))
+        return results
+            .SelectMany(result => result.Models.Values.Select(model => model.Sha256)
+                .Concat(result.Artifacts.Values.Select(file => file.Sha256)))
             .Distinct().Select(output => new LineageEntry(output, stage, inputs));
     }
 
@@ -172,7 +182,8 @@ public sealed class ReportActivities(IBlobStore blobs)
 
         return null;
 
-        double? Value(string model, string metric) => evaluation?.Table.FirstOrDefault(row => row.Model == model && row.Metric == metric)?.Value;
+        double? Value(string model, string metric) =>
+            evaluation?.Table.FirstOrDefault(row => row.Model == model && row.Metric == metric)?.Value;
     }
 
     private async Task<EvaluationReport?> EvaluationAsync(ContentFile? artifact, CancellationToken cancellation) =>

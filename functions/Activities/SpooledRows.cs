@@ -7,13 +7,14 @@ using Rlhf.Storage;
 namespace Rlhf.Functions.Activities;
 
 /// <summary>
-/// Rows on their way to a blob of JSON lines: written to a temporary file, so that a large data set need not fit in memory, and a half-written
-/// one is never seen.
+/// Rows on their way to a blob of JSON lines: written to a temporary file, so that a large data set need not fit in memory, and a
+/// half-written one is never seen.
 /// </summary>
 internal sealed class SpooledRows : IAsyncDisposable
 {
     private readonly FileStream file = new(
-        Path.Combine(Path.GetTempPath(), Path.GetRandomFileName()), FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None, 64 * 1024, FileOptions.DeleteOnClose);
+        Path.Combine(Path.GetTempPath(), Path.GetRandomFileName()),
+        FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None, 64 * 1024, FileOptions.DeleteOnClose);
 
     /// <summary>Rows written.</summary>
     public int Count { get; private set; }
@@ -36,7 +37,10 @@ internal sealed class SpooledRows : IAsyncDisposable
         {
             await using Stream stored = await blobs.OpenReadAsync(path, cancellation);
             if (Convert.ToHexStringLower(await SHA256.HashDataAsync(stored, cancellation)) != sha256)
-                throw new CorruptBlobException(path, "an earlier execution of the same activity wrote other bytes; its input has changed while the run was reading it");
+            {
+                throw new CorruptBlobException(
+                    path, "an earlier execution of the same activity wrote other bytes: the input has changed while the run was on");
+            }
         }
 
         return new DatasetRef(path, sha256, Count);

@@ -9,7 +9,12 @@ namespace Rlhf.Functions.Http;
 internal static class Answers
 {
     public static ContentResult Json<T>(T body, int status = StatusCodes.Status200OK) =>
-        new() { Content = JsonSerializer.Serialize(body, RlhfJson.Compact), ContentType = "application/json; charset=utf-8", StatusCode = status };
+        new()
+        {
+            Content = JsonSerializer.Serialize(body, RlhfJson.Compact),
+            ContentType = "application/json; charset=utf-8",
+            StatusCode = status,
+        };
 
     /// <summary>A problem; <paramref name="errors"/> names every bad field.</summary>
     public static ContentResult Problem(int status, string title, string detail, IReadOnlyList<SpecError>? errors = null) => new()
@@ -20,7 +25,8 @@ internal static class Answers
     };
 
     public static ContentResult BadRequest(string title, IReadOnlyList<SpecError> errors) =>
-        Problem(StatusCodes.Status400BadRequest, title, string.Join("; ", errors.Select(error => $"{error.Field} {error.Message}")), errors);
+        Problem(
+            StatusCodes.Status400BadRequest, title, string.Join("; ", errors.Select(error => $"{error.Field} {error.Message}")), errors);
 
     public static ContentResult NoSuchRun(string runId) =>
         Problem(StatusCodes.Status404NotFound, "No such run", $"There is no run '{runId}'. GET /api/runs lists them.");

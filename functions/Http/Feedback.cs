@@ -20,14 +20,19 @@ public sealed partial class Feedback(IBlobStore blobs, RetrainSettings settings,
 {
     private const int LargestBody = 8 * 1024 * 1024;
 
-    /// <summary>JSON lines of preference rows; those that cannot be used come back with line and reason. <c>?model=</c> names the model.</summary>
+    /// <summary>
+    /// JSON lines of preference rows; those that cannot be used come back with line and reason. <c>?model=</c> names the model.
+    /// </summary>
     [Function(nameof(PostFeedback))]
     public async Task<IActionResult> PostFeedback(
         [HttpTrigger(AuthorizationLevel.Function, "post", Route = "feedback")] HttpRequest request, CancellationToken cancellation)
     {
         string model = request.Query["model"] is [{ Length: > 0 } name, ..] ? name : settings.Model ?? "default";
         if (!ModelName().IsMatch(model))
-            return Answers.BadRequest("The request is not valid", [new SpecError("model", "must be 1 to 48 lower-case letters, digits and hyphens")]);
+        {
+            return Answers.BadRequest(
+                "The request is not valid", [new SpecError("model", "must be 1 to 48 lower-case letters, digits and hyphens")]);
+        }
 
         string? body;
         try
@@ -40,7 +45,12 @@ public sealed partial class Feedback(IBlobStore blobs, RetrainSettings settings,
         }
 
         if (body is null)
-            return Answers.Problem(StatusCodes.Status413PayloadTooLarge, "Too much feedback", $"At most {LargestBody / 1024 / 1024} MiB at a time: send it in parts.");
+        {
+            return Answers.Problem(
+                StatusCodes.Status413PayloadTooLarge, "Too much feedback",
+                $"At most {LargestBody / 1024 / 1024} MiB at a time: send it in parts.");
+        }
+
         if (string.IsNullOrWhiteSpace(body))
             return Answers.BadRequest("The feedback is not valid", [new SpecError("$", "is empty: send JSON lines of preference rows")]);
 
@@ -73,7 +83,8 @@ public sealed partial class Feedback(IBlobStore blobs, RetrainSettings settings,
     private async Task StoreAsync(string model, int rows, BinaryData content, CancellationToken cancellation)
     {
         string digest = Convert.ToHexStringLower(SHA256.HashData(content))[..8];
-        var blob = new FeedbackBlob(clock.GetUtcNow().Ticks, rows, $"{digest}-{Guid.NewGuid().ToString("N", CultureInfo.InvariantCulture)[..8]}");
+        string unique = Guid.NewGuid().ToString("N", CultureInfo.InvariantCulture)[..8];
+        var blob = new FeedbackBlob(clock.GetUtcNow().Ticks, rows, $"{digest}-{unique}");
         await blobs.TryCreateAsync(BlobLayout.Feedback(model) + blob.Name, content, cancellation);
     }
 
@@ -91,7 +102,8 @@ internal sealed record FeedbackBlob(long Ticks, int Rows, string Suffix)
     {
         string[] parts = name.Split('-', 3);
         return parts.Length == 3 && name.EndsWith(".jsonl", StringComparison.Ordinal)
-            && long.TryParse(parts[0], CultureInfo.InvariantCulture, out long ticks) && int.TryParse(parts[1], CultureInfo.InvariantCulture, out int rows)
+            && long.TryParse(parts[0], CultureInfo.InvariantCulture, out long ticks)
+            && int.TryParse(parts[1], CultureInfo.InvariantCulture, out int rows)
             ? new FeedbackBlob(ticks, rows, parts[2][..^".jsonl".Length])
             : null;
     }

@@ -6,8 +6,8 @@ namespace Rlhf.Functions.Http;
 internal static class InstanceEvents
 {
     /// <summary>
-    /// Raises the event if the instance is there and goes on. An instance that ends between the look and the event makes the platform throw,
-    /// with an exception type of its transport: so it is looked at again instead.
+    /// Raises the event if the instance is there and goes on. An instance that ends between the look and the event makes the platform
+    /// throw, with an exception type of its transport: so it is looked at again instead.
     /// </summary>
     /// <returns>False when nobody was there to hear it.</returns>
     public static async Task<bool> TryRaiseAsync(

@@ -18,7 +18,16 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
     {
         OrchestrationMetadata? instance = await client.GetInstanceAsync(run.RunId, getInputsAndOutputs: true, cancellation);
         if (instance is null)
-            return new RunView { RunId = run.RunId, Name = run.Spec.Name, State = RunStates.Pending, CreatedUtc = run.CreatedUtc, UpdatedUtc = run.CreatedUtc };
+        {
+            return new RunView
+            {
+                RunId = run.RunId,
+                Name = run.Spec.Name,
+                State = RunStates.Pending,
+                CreatedUtc = run.CreatedUtc,
+                UpdatedUtc = run.CreatedUtc,
+            };
+        }
 
         RunView view = Recorded(instance, run.Spec.Name) with { CreatedUtc = run.CreatedUtc };
         if (view.State == RunStates.Running && view.Stage is { } stage)
@@ -30,7 +39,8 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
     public async Task<IReadOnlyList<RunView>> ListAsync(DurableTaskClient client, CancellationToken cancellation)
     {
         var runs = new List<RunView>();
-        await foreach (OrchestrationMetadata instance in client.GetAllInstancesAsync(new OrchestrationQuery { FetchInputsAndOutputs = true }).WithCancellation(cancellation))
+        var all = new OrchestrationQuery { FetchInputsAndOutputs = true };
+        await foreach (OrchestrationMetadata instance in client.GetAllInstancesAsync(all).WithCancellation(cancellation))
         {
             // Stages are instances too; their ids have a colon, which no run id has.
             if (!instance.InstanceId.Contains(':', StringComparison.Ordinal))
@@ -110,7 +120,8 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
         // A final state is announced a moment before the orchestration is over; until then nothing may be said to be finished.
         if (RunStates.IsFinal(state) && !instance.IsCompleted)
             state = RunStates.Running;
-        bool broken = instance.RuntimeStatus is OrchestrationRuntimeStatus.Failed or OrchestrationRuntimeStatus.Terminated or OrchestrationRuntimeStatus.Suspended;
+        bool broken = instance.RuntimeStatus
+            is OrchestrationRuntimeStatus.Failed or OrchestrationRuntimeStatus.Terminated or OrchestrationRuntimeStatus.Suspended;
         IReadOnlyList<StageRecord> stages = status?.Stages ?? [];
         return new RunView
         {
@@ -130,14 +141,17 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
     }
 
     /// <summary>The model's name, where the run has not yet recorded it itself.</summary>
-    private async Task<string> NameAsync(OrchestrationMetadata instance, CancellationToken cancellation) => instance.SerializedCustomStatus is null
+    private async Task<string> NameAsync(OrchestrationMetadata instance, CancellationToken cancellation) =>
+        instance.SerializedCustomStatus is null
         ? (await blobs.ReadJsonAsync<RunDocument>(BlobLayout.RunDocument(instance.InstanceId), cancellation))?.Spec.Name ?? string.Empty
         : string.Empty;
 
     private async Task<RunView> LiveAsync(DurableTaskClient client, RunView view, string stage, CancellationToken cancellation)
     {
         OrchestrationMetadata? child = await client.GetInstanceAsync($"{view.RunId}:{stage}", getInputsAndOutputs: true, cancellation);
-        StageStatus? status = child?.SerializedCustomStatus is null || stage == Stages.Data ? null : child.ReadCustomStatusAs<StageStatus>();
+        StageStatus? status = child?.SerializedCustomStatus is null || stage == Stages.Data
+            ? null
+            : child.ReadCustomStatusAs<StageStatus>();
         if (status is not null)
         {
             view = view with
@@ -153,7 +167,8 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
             return view;
 
         Heartbeat? beat = document.AttemptId is { } attempt
-            ? await blobs.ReadJsonAsync<Heartbeat>(BlobLayout.Heartbeat(BlobLayout.Attempt(view.RunId, stage, document.Fence, attempt)), cancellation)
+            ? await blobs.ReadJsonAsync<Heartbeat>(
+                BlobLayout.Heartbeat(BlobLayout.Attempt(view.RunId, stage, document.Fence, attempt)), cancellation)
             : null;
         return view with
         {

@@ -21,9 +21,9 @@ public enum StartOutcome
 }
 
 /// <summary>
-/// Starts runs, each once. The platform's starts are not atomic (of several at the same time more than one can get through), so the creation of
-/// <c>run.json</c> decides; the orchestration is started by whoever created it. If that caller died between the two, the next one to ask for
-/// the run (the same POST again, a GET, the retraining timer) starts it after a short grace.
+/// Starts runs, each once. The platform's starts are not atomic (of several at the same time more than one can get through), so the
+/// creation of <c>run.json</c> decides; the orchestration is started by whoever created it. If that caller died between the two, the
+/// next one to ask for the run (the same POST again, a GET, the retraining timer) starts it after a short grace.
 /// </summary>
 public sealed class RunStart(IBlobStore blobs, TimeProvider clock)
 {
@@ -64,7 +64,8 @@ public sealed class RunStart(IBlobStore blobs, TimeProvider clock)
     {
         try
         {
-            await client.ScheduleNewOrchestrationInstanceAsync(nameof(RlhfRun), new RunInput(runId), new StartOrchestrationOptions(runId), cancellation);
+            await client.ScheduleNewOrchestrationInstanceAsync(
+                nameof(RlhfRun), new RunInput(runId), new StartOrchestrationOptions(runId), cancellation);
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {

@@ -31,7 +31,11 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         try
         {
             if (await RequestBody.ReadAsync(request, LargestSpec, cancellation) is not { } body)
-                return Answers.Problem(StatusCodes.Status413PayloadTooLarge, "Spec too large", $"A run spec has at most {LargestSpec / 1024} KiB.");
+            {
+                return Answers.Problem(
+                    StatusCodes.Status413PayloadTooLarge, "Spec too large", $"A run spec has at most {LargestSpec / 1024} KiB.");
+            }
+
             spec = SpecReader.Read(body);
         }
         catch (InvalidSpecException e)
@@ -78,11 +82,16 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
     /// <summary>The metric rows of all stages, or of one, as JSON lines.</summary>
     [Function(nameof(GetMetrics))]
     public async Task<IActionResult> GetMetrics(
-        [HttpTrigger(AuthorizationLevel.Function, "get", Route = "runs/{id}/metrics")] HttpRequest request, string id, CancellationToken cancellation)
+        [HttpTrigger(AuthorizationLevel.Function, "get", Route = "runs/{id}/metrics")] HttpRequest request, string id,
+        CancellationToken cancellation)
     {
         string? stage = request.Query["stage"];
         if (stage is { Length: > 0 } && !Stages.All.Contains(stage))
-            return Answers.BadRequest("The request is not valid", [new SpecError("stage", $"must be one of {string.Join(", ", Stages.All)}")]);
+        {
+            return Answers.BadRequest(
+                "The request is not valid", [new SpecError("stage", $"must be one of {string.Join(", ", Stages.All)}")]);
+        }
+
         if (await FindAsync(id, cancellation) is null)
             return Answers.NoSuchRun(id);
         return new ContentResult
@@ -95,14 +104,17 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
     /// <summary>The final report: JSON, or the page where the client prefers HTML.</summary>
     [Function(nameof(GetReport))]
     public async Task<IActionResult> GetReport(
-        [HttpTrigger(AuthorizationLevel.Function, "get", Route = "runs/{id}/report")] HttpRequest request, string id, CancellationToken cancellation)
+        [HttpTrigger(AuthorizationLevel.Function, "get", Route = "runs/{id}/report")] HttpRequest request, string id,
+        CancellationToken cancellation)
     {
         if (await FindAsync(id, cancellation) is null)
             return Answers.NoSuchRun(id);
         bool html = PrefersHtml(request);
         StoredBlob? report = await blobs.ReadAsync(html ? BlobLayout.ReportPage(id) : BlobLayout.Report(id), cancellation);
         return report is null
-            ? Answers.Problem(StatusCodes.Status404NotFound, "No report yet", $"The report of run '{id}' is written when the run ends. GET {StatusUrl(id)} shows how far it is.")
+            ? Answers.Problem(
+                StatusCodes.Status404NotFound, "No report yet",
+                $"The report of run '{id}' is written when the run ends. GET {StatusUrl(id)} shows how far it is.")
             : new FileContentResult(report.Content.ToArray(), html ? "text/html; charset=utf-8" : "application/json; charset=utf-8");
     }
 
@@ -110,7 +122,8 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
     [Function(nameof(CancelRun))]
     public Task<IActionResult> CancelRun(
         [HttpTrigger(AuthorizationLevel.Function, "post", Route = "runs/{id}/cancel")] HttpRequest request, string id,
-        [DurableClient] DurableTaskClient client, CancellationToken cancellation) => AskAsync(client, id, DesiredState.Cancel, cancellation);
+        [DurableClient] DurableTaskClient client, CancellationToken cancellation) =>
+        AskAsync(client, id, DesiredState.Cancel, cancellation);
 
     /// <summary>Stops the run's trainer at its next step, to be taken up again.</summary>
     [Function(nameof(PauseRun))]
@@ -130,7 +143,8 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         [HttpTrigger(AuthorizationLevel.Function, "post", Route = "runs/{id}/approval")] HttpRequest request, string id,
         [DurableClient] DurableTaskClient client, CancellationToken cancellation)
     {
-        (Approval? approval, IReadOnlyList<SpecError> errors) = ReadApproval(await RequestBody.ReadAsync(request, LargestAnswer, cancellation));
+        string? body = await RequestBody.ReadAsync(request, LargestAnswer, cancellation);
+        (Approval? approval, IReadOnlyList<SpecError> errors) = ReadApproval(body);
         if (approval is null)
             return Answers.BadRequest("The approval is not valid", errors);
         if (await FindAsync(id, cancellation) is not { } run)
@@ -161,7 +175,8 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
     private static bool PrefersHtml(HttpRequest request)
     {
         IList<Microsoft.Net.Http.Headers.MediaTypeHeaderValue> accept = request.GetTypedHeaders().Accept;
-        double Quality(string type) => accept.Where(entry => entry.MediaType == type).Select(entry => entry.Quality ?? 1).DefaultIfEmpty(0).Max();
+        double Quality(string type) =>
+            accept.Where(entry => entry.MediaType == type).Select(entry => entry.Quality ?? 1).DefaultIfEmpty(0).Max();
         return Quality("text/html") > Quality("application/json");
     }
 
@@ -217,7 +232,9 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
     private async Task<RunDocument?> FindAsync(string id, CancellationToken cancellation) =>
         RunId().IsMatch(id) ? await blobs.ReadJsonAsync<RunDocument>(BlobLayout.RunDocument(id), cancellation) : null;
 
-    /// <summary>Writes down what is wanted, tells the trainer at once, and wakes the orchestrations, which would see it at their next look anyway.</summary>
+    /// <summary>
+    /// Writes down what is wanted, tells the trainer at once, and wakes the orchestrations, which would see it at their next look anyway.
+    /// </summary>
     private async Task<IActionResult> AskAsync(DurableTaskClient client, string id, DesiredState desired, CancellationToken cancellation)
     {
         if (await FindAsync(id, cancellation) is not { } run)

@@ -44,11 +44,13 @@ internal static class JobDriver
             switch (step)
             {
                 case WatchStep.Tell:
-                    await context.CallActivityAsync(nameof(JobActivities.TellJob), new JobRequest(order.RunId, order.Stage, watch.Told), Retries.Storage);
+                    await context.CallActivityAsync(
+                        nameof(JobActivities.TellJob), new JobRequest(order.RunId, order.Stage, watch.Told), Retries.Storage);
                     break;
                 case WatchStep.CancelUnresponsive:
                     await context.CallActivityAsync(
-                        nameof(JobActivities.CancelUnresponsiveJob), new JobRequest(order.RunId, order.Stage, DesiredState.Cancel), Retries.Storage);
+                        nameof(JobActivities.CancelUnresponsiveJob), new JobRequest(order.RunId, order.Stage, DesiredState.Cancel),
+                        Retries.Storage);
                     break;
                 case WatchStep.Done:
                     context.SetCustomStatus(StageStatus.Of(order, watch));
@@ -88,7 +90,8 @@ internal static class JobDriver
     {
         try
         {
-            JobLook look = await context.CallActivityAsync<JobLook>(nameof(JobActivities.InspectJob), new JobRequest(order.RunId, order.Stage, watch.Told));
+            JobLook look = await context.CallActivityAsync<JobLook>(
+                nameof(JobActivities.InspectJob), new JobRequest(order.RunId, order.Stage, watch.Told));
             return watch.Observe(order, look, context.CurrentUtcDateTime);
         }
         catch (TaskFailedException e) when (Retries.IsStorageTrouble(e.FailureDetails))

@@ -149,7 +149,8 @@ public sealed record JobWatch
         return (now - next.UnreachableSince!.Value).TotalHours < HoursUntilUnreachableIsFinal
             ? (next, WatchStep.Wait)
             : next.Over(new JobEnd(JobState.Failed, null, Text(
-                order, Fence, $"storage could not be read for {HoursUntilUnreachableIsFinal} hours: {why}", "Restore the storage account, then start the run again under a new id.")));
+                order, Fence, $"storage could not be read for {HoursUntilUnreachableIsFinal} hours: {why}",
+                "Restore the storage account, then start the run again under a new id.")));
     }
 
     /// <summary>Decides from what was seen.</summary>
@@ -172,7 +173,8 @@ public sealed record JobWatch
             JobState.Succeeded or JobState.SliceDone => next.Over(new JobEnd(job.State, job.Result, null)),
             JobState.Cancelled when next.StopReason is { } reason => next.Over(new JobEnd(JobState.Failed, null, reason)),
             JobState.Cancelled => next.Over(new JobEnd(JobState.Cancelled, job.Result, null)),
-            JobState.Paused or JobState.Preempted or JobState.Failed when desired == DesiredState.Cancel => (next with { Told = desired }, WatchStep.Tell),
+            JobState.Paused or JobState.Preempted or JobState.Failed when desired == DesiredState.Cancel =>
+                (next with { Told = desired }, WatchStep.Tell),
             JobState.Paused => (next.NextAttempt("paused", null), WatchStep.Requeue),
             JobState.Preempted => next.LostTrainer(order, job, "preempted", "the machine was taken away"),
             JobState.Failed => next.TrainerError(order, job),
@@ -203,7 +205,8 @@ public sealed record JobWatch
         double lostAfter = Math.Max(MissedHeartbeats * order.Trainer.HeartbeatSeconds, order.Trainer.LostAfterSeconds);
         double wedgedAfter = Math.Max(SlowSteps * job.SecondsPerStep, order.Trainer.WedgedAfterSeconds);
         double cancelAfter = Math.Max(
-            Math.Max(MissedHeartbeats * order.Trainer.HeartbeatSeconds, 3 * job.SecondsPerStep), Math.Min(CancelSeconds, order.Trainer.LostAfterSeconds));
+            Math.Max(MissedHeartbeats * order.Trainer.HeartbeatSeconds, 3 * job.SecondsPerStep),
+            Math.Min(CancelSeconds, order.Trainer.LostAfterSeconds));
         bool beat = job.Sequence != Sequence;
         bool stepped = job.Step != Step || job.Phase != Phase;
         JobWatch next = this with
@@ -223,7 +226,11 @@ public sealed record JobWatch
         if (next.SilentSeconds >= lostAfter)
             return next.LostTrainer(order, job, "lost", $"no heartbeat for {lostAfter:0.#} s");
         if (next.StuckSeconds >= wedgedAfter)
-            return next.LostTrainer(order, job, "wedged", $"heartbeats, but no progress for {wedgedAfter:0.#} s (phase '{job.Phase}', step {job.Step})");
+        {
+            string reason = $"heartbeats, but no progress for {wedgedAfter:0.#} s (phase '{job.Phase}', step {job.Step})";
+            return next.LostTrainer(order, job, "wedged", reason);
+        }
+
         return (next, WatchStep.Wait);
     }
 
@@ -232,25 +239,30 @@ public sealed record JobWatch
         int lost = job.HeadStep > HeadStepAtLoss ? 1 : Lost + 1;
         return lost > order.Budget.LostTrainers
             ? GiveUp(
-                order, $"{reason}; {lost} trainers were lost without a new checkpoint between (budget.lostTrainers is {order.Budget.LostTrainers})",
-                "Look at the trainer's log for what ends it (memory, eviction), checkpoint more often, or raise budget.lostTrainers; then start the run again under a new id.")
+                order,
+                $"{reason}; {lost} trainers were lost with no checkpoint between (budget.lostTrainers is {order.Budget.LostTrainers})",
+                "Look at the trainer's log for what ends it (memory, eviction), checkpoint more often, or raise budget.lostTrainers; "
+                + "then start the run again under a new id.")
             : ((this with { Lost = lost, HeadStepAtLoss = job.HeadStep }).NextAttempt(outcome, reason), WatchStep.Requeue);
     }
 
     private (JobWatch Watch, WatchStep Step) TrainerError(JobOrder order, JobStatus job)
     {
-        JobError error = job.Result?.Error ?? new JobError(JobErrorKind.Internal, "the attempt failed without a reason", "Look at the trainer's log.");
+        JobError error = job.Result?.Error
+            ?? new JobError(JobErrorKind.Internal, "the attempt failed without a reason", "Look at the trainer's log.");
         JobWatch next = this with
         {
             Errors = Errors + (error.Kind == JobErrorKind.CorruptCheckpoint ? 0 : 1),
-            CorruptCheckpoints = CorruptCheckpoints + (job.Result?.CorruptCheckpoints ?? 0) + (error.Kind == JobErrorKind.CorruptCheckpoint ? 1 : 0),
+            CorruptCheckpoints = CorruptCheckpoints + (job.Result?.CorruptCheckpoints ?? 0)
+                + (error.Kind == JobErrorKind.CorruptCheckpoint ? 1 : 0),
         };
         (bool spent, string budget) = error.Kind switch
         {
             // The next attempt computes the same from the same: it would fail alike.
             JobErrorKind.Input or JobErrorKind.Diverged => (true, string.Empty),
             JobErrorKind.CorruptCheckpoint =>
-                (next.CorruptCheckpoints > order.Budget.CorruptCheckpoints, $" ({next.CorruptCheckpoints} corrupt checkpoints; budget.corruptCheckpoints is {order.Budget.CorruptCheckpoints})"),
+                (next.CorruptCheckpoints > order.Budget.CorruptCheckpoints,
+                    $" ({next.CorruptCheckpoints} corrupt checkpoints; budget.corruptCheckpoints is {order.Budget.CorruptCheckpoints})"),
             _ => (next.Errors > order.Budget.ErrorRetries, $" ({next.Errors} errors; budget.errorRetries is {order.Budget.ErrorRetries})"),
         };
         return spent
@@ -260,7 +272,10 @@ public sealed record JobWatch
 
     private static string? OverBudget(JobOrder order, JobStatus job) =>
         order.MaxTrainerSeconds is { } limit && job.Seconds > limit && job.State is JobState.Queued or JobState.Running
-            ? Text(order, job.Fence, $"the run has used its budget.maxTrainerMinutes (stage '{order.Stage}' alone {job.Seconds / 60:0.#} minutes)", "Raise it, or make the run smaller, and start it again under a new id.")
+            ? Text(
+                order, job.Fence,
+                $"the run has used its budget.maxTrainerMinutes (stage '{order.Stage}' alone {job.Seconds / 60:0.#} minutes)",
+                "Raise it, or make the run smaller, and start it again under a new id.")
             : null;
 
     /// <summary>Ends a job that a trainer may still hold or take; the next look finds it cancelled.</summary>

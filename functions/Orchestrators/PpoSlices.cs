@@ -61,9 +61,15 @@ public static class PpoSlices
 
         var done = new PpoSlice(until, outcome.Metrics, outcome.Models);
         (PpoSlice? best, int since, string? stop) = Decide(input, done);
-        logger.LogInformation("{Instance}: iteration {Iteration}, kl {Kl}: {Decision}", context.InstanceId, until, Figure(done, DecisionMetrics.Kl), stop ?? "on");
+        logger.LogInformation(
+            "{Instance}: iteration {Iteration}, kl {Kl}: {Decision}",
+            context.InstanceId, until, Figure(done, DecisionMetrics.Kl), stop ?? "on");
         if (best is null)
-            return outcome with { State = StageStates.Failed, Error = $"Run '{slice.RunId}', stage '{slice.Stage}', attempt {watch.Fence}: {stop}" };
+        {
+            string error = $"Run '{slice.RunId}', stage '{slice.Stage}', attempt {watch.Fence}: {stop}";
+            return outcome with { State = StageStates.Failed, Error = error };
+        }
+
         if (stop is null && end.State == JobState.SliceDone && until < input.Ppo.Iterations)
         {
             context.ContinueAsNew(input with { Watch = watch.NextSlice(), Iteration = until, Best = best, SlicesSinceBest = since });
@@ -74,33 +80,45 @@ public static class PpoSlices
         {
             State = stop is null ? StageStates.Succeeded : StageStates.StoppedByGuard,
             Error = stop,
-            Metrics = new SortedDictionary<string, double>(best.Metrics.ToDictionary(), StringComparer.Ordinal) { ["iteration"] = best.Iteration },
+            Metrics = new SortedDictionary<string, double>(best.Metrics.ToDictionary(), StringComparer.Ordinal)
+            {
+                ["iteration"] = best.Iteration,
+            },
             Models = best.Models,
         };
     }
 
-    /// <summary>Keeps the better of two slices and applies the guard. No best at all means that not even the first slice was acceptable.</summary>
+    /// <summary>
+    /// Keeps the better of two slices and applies the guard. No best at all means that not even the first slice was acceptable.
+    /// </summary>
     internal static (PpoSlice? Best, int SlicesSinceBest, string? Stop) Decide(PpoSlicesInput input, PpoSlice done)
     {
         GuardSpec guard = input.Guard;
         if (guard.MaxKl is { } maxKl && !(Figure(done, DecisionMetrics.Kl) <= maxKl))
         {
-            string drift = $"the KL from the SFT model is {Figure(done, DecisionMetrics.Kl):0.###} nats per sequence at iteration {done.Iteration}; guard.maxKl is {maxKl:0.###}";
+            string drift = $"the KL from the SFT model is {Figure(done, DecisionMetrics.Kl):0.###} nats per sequence "
+                + $"at iteration {done.Iteration}; guard.maxKl is {maxKl:0.###}";
             return input.Best is null
-                ? (null, 0, $"{drift}, and no slice before it could be kept. Lower ppo.learningRate or ppo.iterationsPerSlice, or raise ppo.klCoefficient or guard.maxKl.")
+                ? (null, 0, $"{drift}, and no slice before it could be kept. "
+                    + "Lower ppo.learningRate or ppo.iterationsPerSlice, or raise ppo.klCoefficient or guard.maxKl.")
                 : (input.Best, input.SlicesSinceBest + 1, $"{drift}. The model of iteration {input.Best.Iteration} is kept.");
         }
 
         string metric = guard.Metric == GuardMetric.GoldReward ? DecisionMetrics.GoldReward : DecisionMetrics.ProxyReward;
         if (guard.Metric != GuardMetric.None && double.IsNaN(Figure(done, metric)))
-            return (input.Best, input.SlicesSinceBest + 1, $"the trainer reported no {metric} at iteration {done.Iteration}, which guard.metric watches.");
+        {
+            string missing = $"the trainer reported no {metric} at iteration {done.Iteration}, which guard.metric watches.";
+            return (input.Best, input.SlicesSinceBest + 1, missing);
+        }
+
         if (guard.Metric == GuardMetric.None || input.Best is null || Figure(done, metric) > Figure(input.Best, metric))
             return (done, 0, null);
 
         int since = input.SlicesSinceBest + 1;
         return (input.Best, since, since < guard.Patience
             ? null
-            : $"{metric} has not risen above {Figure(input.Best, metric):0.###} (iteration {input.Best.Iteration}) in {since} slices. That iteration's model is kept.");
+            : $"{metric} has not risen above {Figure(input.Best, metric):0.###} (iteration {input.Best.Iteration}) in {since} slices. "
+                + "That iteration's model is kept.");
     }
 
     /// <summary>A figure of a slice; not a number where the trainer reported none, which no guard accepts.</summary>

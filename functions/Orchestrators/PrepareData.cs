@@ -25,11 +25,13 @@ public static class PrepareData
     public static async Task<PreparedData> RunAsync([OrchestrationTrigger] TaskOrchestrationContext context, RunDocument run)
     {
         Task<ModelRef?> model = run.Spec.Model.Base is { } name
-            ? context.CallActivityAsync<ModelRef?>(nameof(RegistryActivities.ResolveBaseModel), new BaseModelRequest(run.RunId, name), Retries.Storage)
+            ? context.CallActivityAsync<ModelRef?>(
+                nameof(RegistryActivities.ResolveBaseModel), new BaseModelRequest(run.RunId, name), Retries.Storage)
             : Task.FromResult<ModelRef?>(null);
         Task<IReadOnlyDictionary<string, DatasetRef>> datasets = run.Spec.Data.World is null
             ? MergeFilesAsync(context, run)
-            : context.CallActivityAsync<IReadOnlyDictionary<string, DatasetRef>>(nameof(DataActivities.GenerateWorld), run, Retries.Storage);
+            : context.CallActivityAsync<IReadOnlyDictionary<string, DatasetRef>>(
+                nameof(DataActivities.GenerateWorld), run, Retries.Storage);
 
         // Both are awaited even if one fails: an orchestration does not end while a task it asked for is open.
         await Task.WhenAll(model, datasets);
@@ -42,7 +44,8 @@ public static class PrepareData
         foreach (DataFile[] some in DataFile.Of(run.Spec.Data).Chunk(Width))
         {
             parts.AddRange(await Task.WhenAll(some.Select(file =>
-                context.CallActivityAsync<DataPart>(nameof(DataActivities.NormaliseFile), new NormaliseRequest(run.RunId, file), Retries.Storage))));
+                context.CallActivityAsync<DataPart>(
+                    nameof(DataActivities.NormaliseFile), new NormaliseRequest(run.RunId, file), Retries.Storage))));
         }
 
         return await context.CallActivityAsync<IReadOnlyDictionary<string, DatasetRef>>(

@@ -94,7 +94,9 @@ public static class RlhfRun
             {
                 await RunStageAsync(
                     Stages.Sft, JobKind.Sft, Sets(DatasetNames.Demonstrations, "train", "validation"),
-                    new Gate("gates.minSftEosRate", DecisionMetrics.EosRate, Spec.Gates.MinSftEosRate, "Train SFT longer, on demonstrations that end"));
+                    new Gate(
+                        "gates.minSftEosRate", DecisionMetrics.EosRate, Spec.Gates.MinSftEosRate,
+                        "Train SFT longer, on demonstrations that end"));
             }
             else
             {
@@ -105,17 +107,26 @@ public static class RlhfRun
             await RunStageAsync(
                 Stages.Reward, JobKind.Reward,
                 [.. Sets(DatasetNames.Preferences, "train", "validation"), .. Sets(DatasetNames.Demonstrations, "train")],
-                new Gate("gates.minRewardAccuracy", DecisionMetrics.RewardAccuracy, Spec.Gates.MinRewardAccuracy, "Use more or cleaner preferences"),
-                new Gate("gates.minRewardGoldCorrelation", DecisionMetrics.GoldCorrelation, Spec.Gates.MinRewardGoldCorrelation, "Use more preferences"));
+                new Gate(
+                    "gates.minRewardAccuracy", DecisionMetrics.RewardAccuracy, Spec.Gates.MinRewardAccuracy,
+                    "Use more or cleaner preferences"),
+                new Gate(
+                    "gates.minRewardGoldCorrelation", DecisionMetrics.GoldCorrelation, Spec.Gates.MinRewardGoldCorrelation,
+                    "Use more preferences"));
 
-            await RunStageAsync(Stages.Ppo, JobKind.Ppo, [.. Sets(DatasetNames.Prompts, "train", "validation"), .. Sets(DatasetNames.Demonstrations, "train")]);
+            await RunStageAsync(
+                Stages.Ppo, JobKind.Ppo,
+                [.. Sets(DatasetNames.Prompts, "train", "validation"), .. Sets(DatasetNames.Demonstrations, "train")]);
         }
 
         public async Task EvaluateAsync()
         {
             StageOutcome evaluated = await RunStageAsync(
                 Stages.Evaluate, JobKind.Evaluate,
-                [.. Sets(DatasetNames.Evaluation, "test"), .. Sets(DatasetNames.FewShot, "train"), .. Sets(DatasetNames.Preferences, "test")]);
+                [
+                    .. Sets(DatasetNames.Evaluation, "test"), .. Sets(DatasetNames.FewShot, "train"),
+                    .. Sets(DatasetNames.Preferences, "test"),
+                ]);
             evaluation = evaluated.Artifacts.GetValueOrDefault(ArtifactNames.Evaluation);
         }
 
@@ -125,15 +136,19 @@ public static class RlhfRun
             await StopIfCancelledAsync();
             promotion = await DecideAsync();
             await context.CallActivityAsync(
-                nameof(RegistryActivities.RegisterModel), new ModelRegistration(Spec.Name, run.RunId, models, promotion, context.CurrentUtcDateTime), Retries.Storage);
+                nameof(RegistryActivities.RegisterModel),
+                new ModelRegistration(Spec.Name, run.RunId, models, promotion, context.CurrentUtcDateTime), Retries.Storage);
             account.End(Stages.Promote, new StageOutcome { State = StageStates.Succeeded });
         }
 
-        /// <summary>Writes the report whatever the outcome. That it could not be written is an error too, but does not hide the first.</summary>
+        /// <summary>
+        /// Writes the report whatever the outcome. That it could not be written is an error too, but does not hide the first.
+        /// </summary>
         public async Task<RunOutcome> ReportAsync(RunOutcome outcome)
         {
             account.Resume("writing the report");
-            var request = new ReportRequest(run.RunId, outcome, account.Closed, models, promotion, evaluation, account.TotalSeconds, account.WaitingSeconds);
+            var request = new ReportRequest(
+                run.RunId, outcome, account.Closed, models, promotion, evaluation, account.TotalSeconds, account.WaitingSeconds);
             try
             {
                 await context.CallActivityAsync(nameof(ReportActivities.WriteReport), request, Retries.Storage);
@@ -147,7 +162,8 @@ public static class RlhfRun
         }
 
         /// <summary>Sees one stage's job through; stops the run if the stage fails, is cancelled, or misses a gate.</summary>
-        private async Task<StageOutcome> RunStageAsync(string stage, JobKind kind, IEnumerable<string> inputs, params IEnumerable<Gate> gates)
+        private async Task<StageOutcome> RunStageAsync(
+            string stage, JobKind kind, IEnumerable<string> inputs, params IEnumerable<Gate> gates)
         {
             account.Begin(stage, kind == JobKind.Evaluate ? "evaluating" : "training");
             var order = new JobOrder
@@ -156,7 +172,9 @@ public static class RlhfRun
                 Stage = stage,
                 Trainer = Spec.Trainer,
                 Budget = Spec.Budget,
-                MaxTrainerSeconds = Spec.Budget.MaxTrainerMinutes is { } minutes ? Math.Max(0, (minutes * 60) - account.TrainerSeconds) : null,
+                MaxTrainerSeconds = Spec.Budget.MaxTrainerMinutes is { } minutes
+                    ? Math.Max(0, (minutes * 60) - account.TrainerSeconds)
+                    : null,
                 Job = new JobSpec
                 {
                     Kind = kind,
@@ -168,9 +186,15 @@ public static class RlhfRun
             StageOutcome outcome = kind == JobKind.Ppo
                 ? await context.CallSubOrchestratorAsync<StageOutcome>(
                     nameof(PpoSlices), new PpoSlicesInput { Order = order, Ppo = Spec.Ppo, Guard = Spec.Guard }, Child(stage))
-                : await context.CallSubOrchestratorAsync<StageOutcome>(nameof(StageJob), new StageJobInput(order, new JobWatch()), Child(stage));
-            if (outcome.State == StageStates.Succeeded && gates.Select(gate => gate.Miss(outcome)).FirstOrDefault(miss => miss is not null) is { } missed)
-                outcome = outcome with { State = StageStates.Failed, Error = $"Run '{run.RunId}', stage '{stage}', attempt {outcome.Attempts}: {missed}" };
+                : await context.CallSubOrchestratorAsync<StageOutcome>(
+                    nameof(StageJob), new StageJobInput(order, new JobWatch()), Child(stage));
+            string? missed = gates.Select(gate => gate.Miss(outcome)).FirstOrDefault(miss => miss is not null);
+            if (outcome.State == StageStates.Succeeded && missed is not null)
+            {
+                string error = $"Run '{run.RunId}', stage '{stage}', attempt {outcome.Attempts}: {missed}";
+                outcome = outcome with { State = StageStates.Failed, Error = error };
+            }
+
             account.End(stage, outcome);
             if (outcome.State is not (StageStates.Succeeded or StageStates.StoppedByGuard))
                 throw new StageStoppedException(outcome.State, outcome.Error ?? $"Run '{run.RunId}' was cancelled in stage '{stage}'.");
@@ -193,7 +217,9 @@ public static class RlhfRun
                     return new PromotionReport(false, reason, null, null);
             }
 
-            return gate.RequireApproval ? await AskAsync(TimeSpan.FromHours(gate.ApprovalDeadlineHours)) : new PromotionReport(true, reason, null, null);
+            return gate.RequireApproval
+                ? await AskAsync(TimeSpan.FromHours(gate.ApprovalDeadlineHours))
+                : new PromotionReport(true, reason, null, null);
         }
 
         /// <summary>Waits for a person's answer until the deadline; a cancel ends the wait too.</summary>
@@ -208,7 +234,7 @@ public static class RlhfRun
             try
             {
                 Task changed;
-                while (await Task.WhenAny(answer, expired, changed = context.WaitForExternalEvent<string>(JobDriver.ChangedEvent, raceOver.Token)) == changed)
+                while (await Task.WhenAny(answer, expired, changed = Changed()) == changed)
                     await StopIfCancelledAsync();
                 if (!answer.IsCompleted)
                     return new PromotionReport(false, $"nobody answered within {deadline.TotalHours:0.###} hours", null, null);
@@ -223,11 +249,14 @@ public static class RlhfRun
                 account.WaitingSeconds += (context.CurrentUtcDateTime - since).TotalSeconds;
                 account.Resume("deciding about promotion");
             }
+
+            Task<string> Changed() => context.WaitForExternalEvent<string>(JobDriver.ChangedEvent, raceOver.Token);
         }
 
         private async Task StopIfCancelledAsync()
         {
-            DesiredState desired = await context.CallActivityAsync<DesiredState>(nameof(RegistryActivities.ReadControl), run.RunId, Retries.Storage);
+            DesiredState desired = await context.CallActivityAsync<DesiredState>(
+                nameof(RegistryActivities.ReadControl), run.RunId, Retries.Storage);
             if (desired != DesiredState.Cancel)
                 return;
             account.End(account.Stage!, new StageOutcome { State = StageStates.Cancelled });
@@ -236,7 +265,8 @@ public static class RlhfRun
 
         private SubOrchestrationOptions Child(string stage) => new(instanceId: $"{run.RunId}:{stage}");
 
-        private static IEnumerable<string> Sets(string dataset, params IEnumerable<string> splits) => splits.Select(split => DatasetNames.Split(dataset, split));
+        private static IEnumerable<string> Sets(string dataset, params IEnumerable<string> splits) =>
+            splits.Select(split => DatasetNames.Split(dataset, split));
     }
 
     /// <summary>A bound that a stage's metric must reach before the run goes on.</summary>
@@ -254,7 +284,8 @@ public static class RlhfRun
             bool reported = outcome.Metrics.TryGetValue(Metric, out double value);
             return reported && value >= bound
                 ? null
-                : $"{Metric} {(reported ? $"is {value:0.###}" : "was not reported")}; {Field} is {bound:0.###}. {Remedy}, or lower the gate; then start the run again under a new id.";
+                : $"{Metric} {(reported ? $"is {value:0.###}" : "was not reported")}; {Field} is {bound:0.###}. "
+                    + $"{Remedy}, or lower the gate; then start the run again under a new id.";
         }
     }
 

@@ -3,7 +3,9 @@ using Rlhf.Functions.Activities;
 
 namespace Rlhf.Functions.Orchestrators;
 
-/// <summary>The custom status of <see cref="RlhfRun"/>: what is known of the run without looking at its jobs. A few kilobytes at most.</summary>
+/// <summary>
+/// The custom status of <see cref="RlhfRun"/>: what is known of the run without looking at its jobs. A few kilobytes at most.
+/// </summary>
 public sealed record RunStatus
 {
     /// <summary>The model's name.</summary>

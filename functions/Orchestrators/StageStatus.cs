@@ -16,13 +16,15 @@ public sealed record StageStatus(string State, string Activity, string? WaitingF
         (string state, string activity, string? waitingFor) = watch switch
         {
             { End.State: JobState.Succeeded or JobState.SliceDone } => (RunStates.Running, "done", null),
-            { End: { } end } => (end.State == JobState.Cancelled ? RunStates.Cancelled : RunStates.Failed, end.Error ?? "stopped on request", null),
+            { End: { } end } =>
+                (end.State == JobState.Cancelled ? RunStates.Cancelled : RunStates.Failed, end.Error ?? "stopped on request", null),
             { HeldSince: not null } => (RunStates.Paused, "paused", $"POST /api/runs/{order.RunId}/resume"),
             { UnreachableSince: not null } => (RunStates.Running, "storage does not answer", "storage"),
             { Told: DesiredState.Cancel } => (RunStates.Running, "stopping", "the trainer to stop"),
             { Told: DesiredState.Pause } => (RunStates.Running, "pausing", "the trainer to finish its step"),
             { Phase.Length: > 0 } => (RunStates.Running, watch.Phase, (string?)null),
-            { Reason: { } reason } => (RunStates.Running, $"attempt {watch.Fence} after: {reason}", $"a trainer for machine '{order.Trainer.Machine}'"),
+            { Reason: { } reason } =>
+                (RunStates.Running, $"attempt {watch.Fence} after: {reason}", $"a trainer for machine '{order.Trainer.Machine}'"),
             _ => (RunStates.Running, "queued", $"a trainer for machine '{order.Trainer.Machine}'"),
         };
         return new StageStatus(state, activity, waitingFor, watch.Step, watch.Attempts, watch.TrainerSeconds);

@@ -9,7 +9,9 @@ using Rlhf.Storage;
 
 namespace Rlhf.Functions.Queues;
 
-/// <summary>Hands the trainer's hints to the stage that waits. A hint that comes late, twice or never does no harm: the stage looks for itself.</summary>
+/// <summary>
+/// Hands the trainer's hints to the stage that waits. A hint that comes late, twice or never does no harm: the stage looks for itself.
+/// </summary>
 public sealed class JobEvents(ILogger<JobEvents> logger)
 {
     /// <summary>Wakes the stage's orchestration.</summary>

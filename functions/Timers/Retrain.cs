@@ -14,7 +14,9 @@ namespace Rlhf.Functions.Timers;
 /// <param name="Sequence">Runs started from feedback so far.</param>
 /// <param name="UpTo">The name of the newest feedback blob that has gone into a run.</param>
 /// <param name="RunId">The run it went into.</param>
-/// <param name="Plan">The run that is being started; written before anything of it, so that a tick that dies is taken up as it was meant.</param>
+/// <param name="Plan">
+/// The run that is being started; written before anything of it, so that a tick that dies is taken up as it was meant.
+/// </param>
 public sealed record FeedbackWatermark(int Sequence, string UpTo, string? RunId, RetrainPlan? Plan);
 
 /// <summary>A retraining that is being started.</summary>
@@ -51,7 +53,7 @@ public sealed class Retrain(IBlobStore blobs, RunStart starts, RetrainSettings s
         }
 
         string name = spec.Name;
-        FeedbackWatermark watermark = await blobs.ReadJsonAsync<FeedbackWatermark>(BlobLayout.FeedbackWatermark(name), cancellation) ?? Start;
+        FeedbackWatermark watermark = await ReadAsync(name, cancellation) ?? Start;
         if (await ActiveRunAsync(client, watermark, name, cancellation) is { } active)
         {
             logger.LogInformation("Retraining of {Model} waits for run {Run}", name, active);
@@ -62,13 +64,18 @@ public sealed class Retrain(IBlobStore blobs, RunStart starts, RetrainSettings s
         {
             watermark = (await blobs.UpdateJsonAsync<FeedbackWatermark>(
                 BlobLayout.FeedbackWatermark(name),
-                present => (present ?? Start) is { Plan: null } free && free.Sequence == watermark.Sequence ? free with { Plan = plan } : present,
+                present => (present ?? Start) is { Plan: null } free && free.Sequence == watermark.Sequence
+                    ? free with { Plan = plan }
+                    : present,
                 cancellation))!;
         }
 
         if (watermark.Plan is { } planned)
             await StartAsync(client, spec, watermark, planned, cancellation);
     }
+
+    private Task<FeedbackWatermark?> ReadAsync(string name, CancellationToken cancellation) =>
+        blobs.ReadJsonAsync<FeedbackWatermark>(BlobLayout.FeedbackWatermark(name), cancellation);
 
     /// <summary>What the next run would take; null while that is too little.</summary>
     private async Task<RetrainPlan?> PlanAsync(string name, FeedbackWatermark watermark, CancellationToken cancellation)
@@ -89,23 +96,28 @@ public sealed class Retrain(IBlobStore blobs, RunStart starts, RetrainSettings s
             : null;
     }
 
-    private async Task StartAsync(DurableTaskClient client, RunSpec spec, FeedbackWatermark watermark, RetrainPlan plan, CancellationToken cancellation)
+    private async Task StartAsync(
+        DurableTaskClient client, RunSpec spec, FeedbackWatermark watermark, RetrainPlan plan, CancellationToken cancellation)
     {
         // What run.json says counts: the base spec may have been edited since a tick that died after writing it.
         RunDocument? begun = await blobs.ReadJsonAsync<RunDocument>(BlobLayout.RunDocument(plan.RunId), cancellation);
         RunSpec asked = begun?.Spec ?? await WithFeedbackAsync(spec, watermark, plan, cancellation);
         StartOutcome outcome = await starts.StartAsync(client, plan.RunId, asked, cancellation);
-        if (outcome == StartOutcome.Conflict || (outcome == StartOutcome.Existed && await client.GetInstanceAsync(plan.RunId, cancellation) is null))
+        bool started = outcome == StartOutcome.Created || await client.GetInstanceAsync(plan.RunId, cancellation) is not null;
+        if (outcome == StartOutcome.Conflict || !started)
             return; // Another host is at it; the next tick looks again.
 
         await blobs.UpdateJsonAsync<FeedbackWatermark>(
             BlobLayout.FeedbackWatermark(spec.Name),
-            present => present?.Plan?.RunId == plan.RunId ? new FeedbackWatermark(present.Sequence + 1, plan.UpTo, plan.RunId, null) : present,
+            present => present?.Plan?.RunId == plan.RunId
+                ? new FeedbackWatermark(present.Sequence + 1, plan.UpTo, plan.RunId, null)
+                : present,
             cancellation);
         logger.LogInformation("Retraining: run {Run} takes {Rows} new feedback rows", plan.RunId, plan.Rows);
     }
 
-    private async Task<RunSpec> WithFeedbackAsync(RunSpec spec, FeedbackWatermark watermark, RetrainPlan plan, CancellationToken cancellation)
+    private async Task<RunSpec> WithFeedbackAsync(
+        RunSpec spec, FeedbackWatermark watermark, RetrainPlan plan, CancellationToken cancellation)
     {
         string file = await CollectAsync(spec.Name, watermark.UpTo, plan.UpTo, cancellation);
         bool promoted = await RegistryActivities.ProductionAsync(blobs, spec.Name, cancellation) is not null;
@@ -121,7 +133,8 @@ public sealed class Retrain(IBlobStore blobs, RunStart starts, RetrainSettings s
     private async Task<string> CollectAsync(string name, string after, string upTo, CancellationToken cancellation)
     {
         await using var file = new FileStream(
-            Path.Combine(Path.GetTempPath(), Path.GetRandomFileName()), FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None, 64 * 1024, FileOptions.DeleteOnClose);
+            Path.Combine(Path.GetTempPath(), Path.GetRandomFileName()),
+            FileMode.CreateNew, FileAccess.ReadWrite, FileShare.None, 64 * 1024, FileOptions.DeleteOnClose);
         await foreach (FeedbackBlob blob in NewAsync(name, after, cancellation))
         {
             if (string.CompareOrdinal(blob.Name, upTo) > 0)
@@ -151,29 +164,36 @@ public sealed class Retrain(IBlobStore blobs, RunStart starts, RetrainSettings s
     private async Task<RunSpec> ReadSpecAsync(string path, CancellationToken cancellation)
     {
         StoredBlob blob = await blobs.ReadAsync(path, cancellation)
-            ?? throw new UnusableInputException($"the setting Retrain__Spec names '{path}', but the container has no such blob. Upload the base spec there.");
+            ?? throw new UnusableInputException(
+                $"the setting Retrain__Spec names '{path}', but the container has no such blob. Upload the base spec there.");
         try
         {
             RunSpec spec = SpecReader.Read(blob.Content.ToString());
             return spec.Data.World is null
                 ? spec
-                : throw new UnusableInputException($"the base spec '{path}' generates its data (data.world), which feedback cannot join. Name files instead.");
+                : throw new UnusableInputException(
+                    $"the base spec '{path}' generates its data (data.world), which feedback cannot join. Name files instead.");
         }
         catch (InvalidSpecException e)
         {
-            throw new UnusableInputException($"the base spec '{path}' is not valid: {string.Join("; ", e.Errors.Select(error => $"{error.Field} {error.Message}"))}");
+            string errors = string.Join("; ", e.Errors.Select(error => $"{error.Field} {error.Message}"));
+            throw new UnusableInputException($"the base spec '{path}' is not valid: {errors}");
         }
     }
 
     /// <summary>A run of the model that is not over; null when there is none.</summary>
-    private async Task<string?> ActiveRunAsync(DurableTaskClient client, FeedbackWatermark watermark, string name, CancellationToken cancellation)
+    private async Task<string?> ActiveRunAsync(
+        DurableTaskClient client, FeedbackWatermark watermark, string name, CancellationToken cancellation)
     {
         // The last retraining by its id: a listing may not show yet what has just been started.
         if (watermark.RunId is { } last && await client.IsOpenAsync(last, cancellation))
             return last;
 
-        OrchestrationRuntimeStatus[] open = [OrchestrationRuntimeStatus.Running, OrchestrationRuntimeStatus.Pending, OrchestrationRuntimeStatus.Suspended];
-        await foreach (OrchestrationMetadata instance in client.GetAllInstancesAsync(new OrchestrationQuery { Statuses = open }).WithCancellation(cancellation))
+        var open = new OrchestrationQuery
+        {
+            Statuses = [OrchestrationRuntimeStatus.Running, OrchestrationRuntimeStatus.Pending, OrchestrationRuntimeStatus.Suspended],
+        };
+        await foreach (OrchestrationMetadata instance in client.GetAllInstancesAsync(open).WithCancellation(cancellation))
         {
             string id = instance.InstanceId;
             if (!id.Contains(':', StringComparison.Ordinal) && id != watermark.Plan?.RunId

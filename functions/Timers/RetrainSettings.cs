@@ -21,7 +21,8 @@ public sealed record RetrainSettings(int MinRows, string? Spec, string? Model, T
         return new RetrainSettings((int)minRows, Text(configuration, "Spec"), Text(configuration, "Model"), TimeSpan.FromSeconds(settle));
     }
 
-    private static string? Text(IConfiguration configuration, string name) => configuration[$"Retrain:{name}"] is { Length: > 0 } text ? text : null;
+    private static string? Text(IConfiguration configuration, string name) =>
+        configuration[$"Retrain:{name}"] is { Length: > 0 } text ? text : null;
 
     private static double Number(IConfiguration configuration, string name, double least, double most, double otherwise)
     {

@@ -57,7 +57,8 @@ public sealed class ApiTests(FunctionApp app)
     [Fact]
     public async Task A_bad_spec_is_answered_by_every_bad_field()
     {
-        TestSpec spec = (await TestSpec.CreateAsync(app)).With("ppo.clipRnage", 0.2).With("seed", "seven").With("trainer.device", "tpu").With("sft.epochs", -1).With("runId", "Nope!");
+        TestSpec spec = (await TestSpec.CreateAsync(app))
+            .With("ppo.clipRnage", 0.2).With("seed", "seven").With("trainer.device", "tpu").With("sft.epochs", -1).With("runId", "Nope!");
         using HttpResponseMessage answer = await app.Http.PostAsync("api/runs", spec.Content());
         Assert.Equal(HttpStatusCode.BadRequest, answer.StatusCode);
         Assert.Equal("application/problem+json", answer.Content.Headers.ContentType!.MediaType);
@@ -73,7 +74,8 @@ public sealed class ApiTests(FunctionApp app)
     [InlineData("{", 400)]
     [InlineData("", 400)]
     [InlineData("[]", 400)]
-    public async Task A_body_that_is_no_spec_is_refused(string body, int status) => Assert.Equal(status, (int)await app.PostAsync("api/runs", body));
+    public async Task A_body_that_is_no_spec_is_refused(string body, int status) =>
+        Assert.Equal(status, (int)await app.PostAsync("api/runs", body));
 
     [Fact]
     public async Task A_spec_larger_than_any_is_refused_unread() =>
@@ -127,7 +129,8 @@ public sealed class ApiTests(FunctionApp app)
     {
         TestSpec spec = await TestSpec.CreateAsync(app);
         await app.StartAsync(spec);
-        RunView waiting = await app.UntilAsync(spec.RunId, view => view.Activity?.Contains("waiting for a trainer", StringComparison.Ordinal) == true);
+        RunView waiting = await app.UntilAsync(
+            spec.RunId, view => view.Activity?.Contains("waiting for a trainer", StringComparison.Ordinal) == true);
         Assert.Equal((RunStates.Running, Stages.Sft), (waiting.State, waiting.Stage));
 
         await using FakeTrainer trainer = app.Trainer(spec, _ => new FakeBehaviour { Steps = 5, WedgeAt = 4 });

@@ -19,7 +19,7 @@ public sealed class ControlTests(FunctionApp app)
         RunView view = await app.EndAsync(spec.RunId);
         Assert.Equal(RunStates.Cancelled, view.State);
         Assert.Equal((JobState.Cancelled, 1), await StateAsync(spec));
-        Assert.Equal(RunStates.Cancelled, (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!.State);
+        Assert.Equal(RunStates.Cancelled, (await app.ReportAsync(spec.RunId)).State);
 
         Assert.Equal(HttpStatusCode.Conflict, await app.PostAsync($"api/runs/{spec.RunId}/cancel"));
         Assert.Equal(HttpStatusCode.Conflict, await app.PostAsync($"api/runs/{spec.RunId}/pause"));
@@ -53,7 +53,8 @@ public sealed class ControlTests(FunctionApp app)
     public async Task A_pause_puts_the_job_aside_and_a_resume_takes_it_up()
     {
         TestSpec spec = await TestSpec.CreateAsync(app);
-        await using FakeTrainer trainer = app.Trainer(spec, attempt => new FakeBehaviour { Steps = attempt is { Stage: Stages.Sft, Fence: 1 } ? 100_000 : 3 });
+        await using FakeTrainer trainer = app.Trainer(
+            spec, attempt => new FakeBehaviour { Steps = attempt is { Stage: Stages.Sft, Fence: 1 } ? 100_000 : 3 });
         await app.StartAsync(spec);
         await app.UntilAsync(spec.RunId, view => view.Progress?.Step > 1);
         Assert.Equal(HttpStatusCode.Conflict, await app.PostAsync($"api/runs/{spec.RunId}/resume"));
@@ -67,7 +68,7 @@ public sealed class ControlTests(FunctionApp app)
         Assert.Equal(HttpStatusCode.Accepted, await app.PostAsync($"api/runs/{spec.RunId}/resume"));
         Assert.Equal(RunStates.Succeeded, (await app.EndAsync(spec.RunId)).State);
         Assert.Equal("paused", (await app.JobAsync(spec.RunId, Stages.Sft))!.History.Single().Outcome);
-        RunReport report = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!;
+        RunReport report = await app.ReportAsync(spec.RunId);
         Assert.True(report.Time.WaitingSeconds >= 0.5, $"{report.Time.WaitingSeconds} s of waiting");
     }
 
@@ -100,19 +101,20 @@ public sealed class ControlTests(FunctionApp app)
         string answer = $$"""{"approved": {{(approved ? "true" : "false")}}, "by": "ada", "note": "looked at the samples"}""";
         Assert.Equal(HttpStatusCode.Accepted, await app.PostAsync($"api/runs/{spec.RunId}/approval", answer));
         Assert.Equal(RunStates.Succeeded, (await app.EndAsync(spec.RunId)).State);
-        PromotionReport promotion = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!.Promotion!;
+        PromotionReport promotion = (await app.ReportAsync(spec.RunId)).Promotion!;
         Assert.Equal((approved, "ada", "looked at the samples"), (promotion.Promoted, promotion.By, promotion.Note));
-        Assert.Equal(approved, await app.Blobs.ReadAsync(BlobLayout.ProductionModel(spec.Json["name"]!.GetValue<string>()), CancellationToken.None) is not null);
+        Assert.Equal(approved, await app.TextAsync(BlobLayout.ProductionModel(spec.Name)) is not null);
     }
 
     [Fact]
     public async Task Without_an_answer_by_the_deadline_nothing_is_promoted()
     {
-        TestSpec spec = (await TestSpec.CreateAsync(app, "expired")).With("promotion.requireApproval", true).With("promotion.approvalDeadlineHours", 0.001);
+        TestSpec spec = (await TestSpec.CreateAsync(app, "expired"))
+            .With("promotion.requireApproval", true).With("promotion.approvalDeadlineHours", 0.001);
         await using FakeTrainer trainer = app.Trainer(spec);
         await app.StartAsync(spec);
         Assert.Equal(RunStates.Succeeded, (await app.EndAsync(spec.RunId)).State);
-        PromotionReport promotion = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!.Promotion!;
+        PromotionReport promotion = (await app.ReportAsync(spec.RunId)).Promotion!;
         Assert.False(promotion.Promoted);
         Assert.Contains("nobody answered", promotion.Reason, StringComparison.Ordinal);
     }

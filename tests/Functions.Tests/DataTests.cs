@@ -21,14 +21,15 @@ public sealed class DataTests(FunctionApp app)
         [
             .. Lines(40, i => $$"""{"prompt": "Question {{i}}?", "chosen": "Good {{i}}.", "rejected": "Bad {{i}}."}"""),
             .. Lines(40, i => $$"""{"prompt": "Rank {{i}}?", "completions": ["a {{i}}", "b {{i}}", "c {{i}}"], "ranks": [2, 1, 3]}"""),
-            .. Lines(20, i => $$"""{"query": "Pick {{i}}?", "sample0": "x {{i}}", "sample1": "y {{i}}", "sample2": "z {{i}}", "best": 1}"""),
+            .. Lines(20, i => $$"""{"query": "Pick {{i}}?", "sample0": "x {{i}}", "sample1": "y {{i}}", "best": 1}"""),
         ];
         await app.UploadAsync($"{folder}/mixed.jsonl", string.Join('\n', preferences) + "\nnot json\n{\"prompt\": \"only a prompt\"}\n");
         await app.Blobs.WriteAsync($"{folder}/hh.jsonl.gz", new BinaryData(Gzip(TestSpec.Preferences("hh", 60))), CancellationToken.None);
         await app.UploadAsync($"{folder}/demos.jsonl", string.Join('\n',
         [
             .. Lines(30, i => $$"""{"prompt": "Question {{i}}?", "completion": "Demo {{i}}."}"""),
-            .. Lines(30, i => $$"""{"messages": [{"role": "user", "content": "Talk {{i}}"}, {"role": "assistant", "content": "Yes {{i}}."}]}"""),
+            .. Lines(30, i =>
+                $$"""{"messages": [{"role": "user", "content": "Talk {{i}}"}, {"role": "assistant", "content": "Yes {{i}}."}]}"""),
             .. Lines(5, i => $$"""{"prompt": "Question {{i}}?", "completion": "Demo {{i}}."}"""),
         ]));
         spec.With("data.preferences", new JsonArray(File($"{folder}/mixed.jsonl"), File($"{folder}/hh.jsonl.gz")))
@@ -44,8 +45,8 @@ public sealed class DataTests(FunctionApp app)
         // Of 65 demonstrations 5 are repeated, and some share their prompt with test preferences.
         Assert.InRange(report.Duplicates["demonstrations"], 1, 5);
         Assert.InRange(report.HeldOut["demonstrations"], 1, 30);
-        Assert.Equal(
-            65, report.Rows["demonstrations.train"] + report.Rows["demonstrations.validation"] + report.Duplicates["demonstrations"] + report.HeldOut["demonstrations"]);
+        int kept = report.Rows["demonstrations.train"] + report.Rows["demonstrations.validation"];
+        Assert.Equal(65, kept + report.Duplicates["demonstrations"] + report.HeldOut["demonstrations"]);
 
         Dictionary<string, Row[]> sets = await SetsAsync(spec);
         Assert.Equal(160, sets.Where(set => set.Key.StartsWith("preferences.", StringComparison.Ordinal)).Sum(set => set.Value.Length));
@@ -70,11 +71,14 @@ public sealed class DataTests(FunctionApp app)
     [Fact]
     public async Task Missing_sets_are_derived_from_the_preferences()
     {
-        TestSpec spec = (await TestSpec.CreateAsync(app)).With("model", JsonNode.Parse("""{ "scratch": { "contextLength": 512 } }""")).With("pretrain", new JsonObject());
+        TestSpec spec = (await TestSpec.CreateAsync(app))
+            .With("model", JsonNode.Parse("""{ "scratch": { "contextLength": 512 } }""")).With("pretrain", new JsonObject());
         await PrepareAsync(spec);
         Dictionary<string, Row[]> sets = await SetsAsync(spec);
         Assert.Equal(sets["preferences.train"].Select(row => row.PromptKey), sets["demonstrations.train"].Select(row => row.PromptKey));
-        Assert.Equal(sets["preferences.train"].Select(row => row.Completions[0]), sets["demonstrations.train"].Select(row => row.Completions.Single()));
+        Assert.Equal(
+            sets["preferences.train"].Select(row => row.Completions[0]),
+            sets["demonstrations.train"].Select(row => row.Completions.Single()));
         Assert.Equal(sets["preferences.train"].Select(row => row.PromptKey), sets["prompts.train"].Select(row => row.PromptKey));
         Assert.Equal(sets["demonstrations.train"].Select(row => row.Id), sets["text.train"].Select(row => row.Id));
     }
@@ -113,10 +117,16 @@ public sealed class DataTests(FunctionApp app)
         Assert.All(sets["evaluation.test"], row => Assert.NotNull(row.Truth));
         Assert.NotEmpty(sets["fewShot.train"]);
 
-        static IEnumerable<string> Sums(IReadOnlyDictionary<string, DatasetRef> sets) => sets.OrderBy(set => set.Key).Select(set => set.Value.Sha256);
+        static IEnumerable<string> Sums(IReadOnlyDictionary<string, DatasetRef> sets) =>
+            sets.OrderBy(set => set.Key).Select(set => set.Value.Sha256);
 
         async Task<TestSpec> WorldAsync(int seed) => (await TestSpec.CreateAsync(app)).With("seed", seed).With("data", JsonNode.Parse(
-            """{ "world": { "demonstrations": 80, "preferencePrompts": 80, "prompts": 80, "evaluationPrompts": 60 }, "validationFraction": 0.2, "testFraction": 0.2 }"""));
+            """
+            {
+              "world": { "demonstrations": 80, "preferencePrompts": 80, "prompts": 80, "evaluationPrompts": 60 },
+              "validationFraction": 0.2, "testFraction": 0.2
+            }
+            """));
     }
 
     [Theory]
@@ -198,8 +208,8 @@ public sealed class DataTests(FunctionApp app)
         var sets = new Dictionary<string, Row[]>();
         foreach ((string name, DatasetRef set) in await RefsAsync(spec))
         {
-            string content = (await app.Blobs.ReadAsync(set.Path, CancellationToken.None))!.Content.ToString();
-            sets[name] = [.. content.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => JsonSerializer.Deserialize<Row>(line, RlhfJson.Compact)!)];
+            string[] lines = (await app.TextAsync(set.Path))!.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+            sets[name] = [.. lines.Select(line => JsonSerializer.Deserialize<Row>(line, RlhfJson.Compact)!)];
         }
 
         return sets;

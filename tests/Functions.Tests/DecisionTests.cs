@@ -25,7 +25,8 @@ public sealed class DecisionTests(FunctionApp app)
     [Fact]
     public async Task The_guard_stops_PPO_and_keeps_the_best_slice()
     {
-        TestSpec spec = (await TestSpec.CreateAsync(app)).With("ppo.iterations", 12).With("guard.metric", "proxyReward").With("guard.patience", 2);
+        TestSpec spec = (await TestSpec.CreateAsync(app))
+            .With("ppo.iterations", 12).With("guard.metric", "proxyReward").With("guard.patience", 2);
         double[] reward = [0, 1, 3, 2, 2.5, 9, 9];
         await using FakeTrainer trainer = app.Trainer(spec, attempt => attempt.Stage != Stages.Ppo ? new FakeBehaviour() : new FakeBehaviour
         {
@@ -36,7 +37,7 @@ public sealed class DecisionTests(FunctionApp app)
         Assert.Equal(RunStates.Succeeded, view.State);
         Assert.Equal("stoppedByGuard", view.Stages.Single(stage => stage.Name == Stages.Ppo).State);
 
-        RunReport report = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!;
+        RunReport report = await app.ReportAsync(spec.RunId);
         Assert.Equal([2, 4, 6, 8], report.Curve.Select(point => point.Step));
         Assert.Equal(4, report.Stages.Single(stage => stage.Name == Stages.Ppo).Metrics["iteration"]);
         string expected = CasDocument.Sha256(new BinaryData("7 ppo 4"));
@@ -52,7 +53,7 @@ public sealed class DecisionTests(FunctionApp app)
         await app.StartAsync(spec);
         RunView view = await app.EndAsync(spec.RunId);
         Assert.Equal("stoppedByGuard", view.Stages.Single(stage => stage.Name == Stages.Ppo).State);
-        RunReport report = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!;
+        RunReport report = await app.ReportAsync(spec.RunId);
         Assert.Equal(2, report.Stages.Single(stage => stage.Name == Stages.Ppo).Metrics["kl"]);
     }
 
@@ -61,7 +62,8 @@ public sealed class DecisionTests(FunctionApp app)
     {
         // The fake trainer reports a second for each heartbeat.
         TestSpec spec = (await TestSpec.CreateAsync(app)).With("budget.maxTrainerMinutes", 0.2);
-        await using FakeTrainer trainer = app.Trainer(spec, attempt => new FakeBehaviour { Steps = attempt.Stage == Stages.Reward ? 100_000 : 3 });
+        await using FakeTrainer trainer = app.Trainer(
+            spec, attempt => new FakeBehaviour { Steps = attempt.Stage == Stages.Reward ? 100_000 : 3 });
         await app.StartAsync(spec);
         RunView view = await app.EndAsync(spec.RunId);
         Assert.Equal(RunStates.Failed, view.State);
@@ -76,7 +78,7 @@ public sealed class DecisionTests(FunctionApp app)
         await using FakeTrainer trainer = app.Trainer(spec);
         await app.StartAsync(spec);
         Assert.Equal(RunStates.Succeeded, (await app.EndAsync(spec.RunId)).State);
-        PromotionReport promotion = (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!.Promotion!;
+        PromotionReport promotion = (await app.ReportAsync(spec.RunId)).Promotion!;
         Assert.False(promotion.Promoted);
         Assert.Equal("proxy_reward rose by 0.5; promotion.minRewardGain is 0.6", promotion.Reason);
         Assert.Null(await app.Blobs.ReadAsync(BlobLayout.ProductionModel("small-gain"), CancellationToken.None));

@@ -35,8 +35,8 @@ internal sealed record FakeBehaviour
 }
 
 /// <summary>
-/// A trainer that computes nothing but speaks the real protocol (<see cref="JobInbox"/>, <see cref="JobAttempt"/>) against real storage. The
-/// models that it makes are folders with one small file.
+/// A trainer that computes nothing but speaks the real protocol (<see cref="JobInbox"/>, <see cref="JobAttempt"/>) against real
+/// storage. The models that it makes are folders with one small file.
 /// </summary>
 internal sealed class FakeTrainer : IAsyncDisposable
 {
@@ -132,16 +132,18 @@ internal sealed class FakeTrainer : IAsyncDisposable
             }
 
             if (desired != DesiredState.Run && !behaviour.Deaf)
-                return Result(desired == DesiredState.Cancel ? JobState.Cancelled : JobState.Paused) with { Models = new Dictionary<string, ModelRef>() };
+                return Result(desired == DesiredState.Cancel ? JobState.Cancelled : JobState.Paused);
             if (step + 1 == behaviour.EndAt)
                 return Result(behaviour.Error is null ? JobState.Preempted : JobState.Failed) with { Error = behaviour.Error };
 
             await Task.Delay(behaviour.StepTime, stop.Token);
             step++;
-            var row = new MetricRow(attempt.Stage, step, 0.02, new Dictionary<string, double> { ["loss"] = 1.0 / step, ["fence"] = attempt.Fence });
+            var metrics = new Dictionary<string, double> { ["loss"] = 1.0 / step, ["fence"] = attempt.Fence };
+            var row = new MetricRow(attempt.Stage, step, 0.02, metrics);
             await attempt.AppendMetricsAsync(new BinaryData(CasDocument.Serialize(row) + "\n"), stop.Token);
             await attempt.PublishCheckpointAsync(
-                new CheckpointManifest { RunId = attempt.RunId, Stage = attempt.Stage, Fence = attempt.Fence, Step = step, Parts = [] }, stop.Token);
+                new CheckpointManifest { RunId = attempt.RunId, Stage = attempt.Stage, Fence = attempt.Fence, Step = step, Parts = [] },
+                stop.Token);
         }
 
         await BeatAsync();
@@ -150,7 +152,8 @@ internal sealed class FakeTrainer : IAsyncDisposable
         {
             Models = await ModelsAsync(attempt, run, step),
             Artifacts = attempt.Spec.Kind == JobKind.Evaluate ? await EvaluationAsync() : new Dictionary<string, ContentFile>(),
-            Metrics = DefaultMetrics(attempt.Spec.Kind, step).Concat(behaviour.Metrics).GroupBy(metric => metric.Key).ToDictionary(group => group.Key, group => group.Last().Value),
+            Metrics = DefaultMetrics(attempt.Spec.Kind, step).Concat(behaviour.Metrics)
+                .GroupBy(metric => metric.Key).ToDictionary(group => group.Key, group => group.Last().Value),
         };
 
         Task<DesiredState> BeatAsync() => attempt.BeatAsync(
@@ -169,14 +172,20 @@ internal sealed class FakeTrainer : IAsyncDisposable
             },
             stop.Token);
 
-        JobResult Result(JobState outcome) => new() { Outcome = outcome, Step = step, TotalSteps = total, Seconds = sequence, OverheadSeconds = 0.25 };
+        JobResult Result(JobState outcome) =>
+            new() { Outcome = outcome, Step = step, TotalSteps = total, Seconds = sequence, OverheadSeconds = 0.25 };
     }
 
     private static Dictionary<string, double> DefaultMetrics(JobKind kind, int step) => kind switch
     {
         JobKind.Sft => new() { [DecisionMetrics.EosRate] = 0.95 },
         JobKind.Reward => new() { [DecisionMetrics.RewardAccuracy] = 0.72 },
-        JobKind.Ppo => new() { [DecisionMetrics.Kl] = 0.5 * step, [DecisionMetrics.ProxyReward] = 0.1 * step, ["proxy_reward_ci95"] = 0.05 },
+        JobKind.Ppo => new()
+        {
+            [DecisionMetrics.Kl] = 0.5 * step,
+            [DecisionMetrics.ProxyReward] = 0.1 * step,
+            [DecisionMetrics.ProxyReward + DecisionMetrics.Ci95] = 0.05,
+        },
         _ => [],
     };
 

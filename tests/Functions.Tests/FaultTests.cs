@@ -23,12 +23,16 @@ public sealed class FaultTests(FunctionApp app)
         Assert.Equal("lost", job.History.Single().Outcome);
 
         // Each step once, the resumed ones from the attempt that resumed.
-        MetricRow[] rows = [.. (await app.Http.GetStringAsync($"api/runs/{spec.RunId}/metrics?stage=sft")).Split('\n', StringSplitOptions.RemoveEmptyEntries)
-            .Select(line => JsonSerializer.Deserialize<MetricRow>(line, RlhfJson.Compact)!)];
+        string lines = await app.Http.GetStringAsync($"api/runs/{spec.RunId}/metrics?stage=sft");
+        MetricRow[] rows =
+        [
+            .. lines.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                .Select(line => JsonSerializer.Deserialize<MetricRow>(line, RlhfJson.Compact)!),
+        ];
         Assert.Equal([1, 2, 3, 4, 5, 6], rows.Select(row => row.Step));
         Assert.Equal([1, 1, 1, 2, 2, 2], rows.Select(row => (int)row.Metrics["fence"]));
 
-        RunReport report = await ReportAsync(spec);
+        RunReport report = await app.ReportAsync(spec.RunId);
         StageReport sft = report.Stages.Single(stage => stage.Name == Stages.Sft);
         Assert.Equal(2, sft.Attempts);
         Assert.Contains("no heartbeat", sft.Failures.Single().Reason, StringComparison.Ordinal);
@@ -75,7 +79,7 @@ public sealed class FaultTests(FunctionApp app)
         Assert.Equal(RunStates.Succeeded, (await app.EndAsync(spec.RunId)).State);
         JobDocument job = (await app.JobAsync(spec.RunId, Stages.Ppo))!;
         Assert.Equal(["sliceDone", "preempted", "sliceDone"], job.History.Select(record => record.Outcome));
-        Assert.Equal([2, 4, 6], (await ReportAsync(spec)).Curve.Select(point => point.Step));
+        Assert.Equal([2, 4, 6], (await app.ReportAsync(spec.RunId)).Curve.Select(point => point.Step));
     }
 
     [Fact]
@@ -85,9 +89,10 @@ public sealed class FaultTests(FunctionApp app)
         await app.StartAsync(spec);
         RunView view = await app.EndAsync(spec.RunId);
         Assert.Equal(RunStates.Failed, view.State);
-        Assert.Contains($"stage 'sft', attempt 2: no trainer took the job from queue 'rlhf-jobs-{spec.Machine}'", view.Error, StringComparison.Ordinal);
+        Assert.Contains(
+            $"stage 'sft', attempt 2: no trainer took the job from queue 'rlhf-jobs-{spec.Machine}'", view.Error, StringComparison.Ordinal);
         Assert.Equal(JobState.Cancelled, (await app.JobAsync(spec.RunId, Stages.Sft))!.State);
-        RunReport report = await ReportAsync(spec);
+        RunReport report = await app.ReportAsync(spec.RunId);
         Assert.Equal((RunStates.Failed, view.Error), (report.State, report.Summary));
         Assert.Equal(["data succeeded", "pretrain skipped", "sft failed"], report.Stages.Select(stage => $"{stage.Name} {stage.State}"));
     }
@@ -96,7 +101,8 @@ public sealed class FaultTests(FunctionApp app)
     public async Task An_error_is_tried_again_and_divergence_is_not()
     {
         TestSpec retried = await TestSpec.CreateAsync(app);
-        await using (FakeTrainer trainer = app.Trainer(retried, attempt => attempt is { Stage: Stages.Sft, Fence: 1 } ? Broken(JobErrorKind.Internal) : new FakeBehaviour()))
+        await using (FakeTrainer trainer = app.Trainer(
+            retried, attempt => attempt is { Stage: Stages.Sft, Fence: 1 } ? Broken(JobErrorKind.Internal) : new FakeBehaviour()))
         {
             await app.StartAsync(retried);
             Assert.Equal(RunStates.Succeeded, (await app.EndAsync(retried.RunId)).State);
@@ -104,7 +110,8 @@ public sealed class FaultTests(FunctionApp app)
         }
 
         TestSpec diverged = await TestSpec.CreateAsync(app);
-        await using (FakeTrainer trainer = app.Trainer(diverged, attempt => attempt.Stage == Stages.Ppo ? Broken(JobErrorKind.Diverged) : new FakeBehaviour()))
+        await using (FakeTrainer trainer = app.Trainer(
+            diverged, attempt => attempt.Stage == Stages.Ppo ? Broken(JobErrorKind.Diverged) : new FakeBehaviour()))
         {
             await app.StartAsync(diverged);
             RunView view = await app.EndAsync(diverged.RunId);
@@ -116,7 +123,4 @@ public sealed class FaultTests(FunctionApp app)
 
     private static FakeBehaviour Broken(JobErrorKind kind) =>
         new() { EndAt = 2, Error = new JobError(kind, "the loss is not a number", "Lower the learning rate.") };
-
-    private async Task<RunReport> ReportAsync(TestSpec spec) =>
-        (await app.Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(spec.RunId), CancellationToken.None))!;
 }

@@ -29,7 +29,7 @@ public sealed class FeedbackTests(FunctionApp app)
         List<string> blobs = [];
         await foreach (Storage.BlobEntry entry in app.Blobs.ListAsync(BlobLayout.Feedback(model), CancellationToken.None))
             blobs.Add(entry.Path);
-        Assert.Equal($"{Row}\n{Row}\n", (await app.Blobs.ReadAsync(blobs.Single(), CancellationToken.None))!.Content.ToString());
+        Assert.Equal($"{Row}\n{Row}\n", await app.TextAsync(blobs.Single()));
     }
 
     [Fact]
@@ -59,7 +59,7 @@ public sealed class FeedbackTests(FunctionApp app)
         await TickAsync(timer);
         RunDocument run = (await RunAsync(model, 1))!;
         Assert.Equal("feedback", run.Spec.Data.Preferences[^1].Subset);
-        string collected = (await app.Blobs.ReadAsync(run.Spec.Data.Preferences[^1].File, CancellationToken.None))!.Content.ToString();
+        string? collected = await app.TextAsync(run.Spec.Data.Preferences[^1].File);
         Assert.Equal($"{Row}\n{Row}\n{Row}\n", collected);
         FeedbackWatermark watermark = await WatermarkAsync(model);
         Assert.Equal((1, $"{model}-retrain-0001", null), (watermark.Sequence, watermark.RunId, watermark.Plan));
@@ -83,15 +83,14 @@ public sealed class FeedbackTests(FunctionApp app)
         (string model, Retrain timer, FakeTimeProvider clock) = await TimerAsync(minRows: 1);
         await SendAsync(model, Row);
         string first = await NewestAsync(model);
-        await app.Blobs.TryCreateAsync(
-            BlobLayout.FeedbackWatermark(model),
-            CasDocument.Serialize(new FeedbackWatermark(4, string.Empty, null, new RetrainPlan($"{model}-retrain-0005", first, 1))), CancellationToken.None);
+        var planned = new FeedbackWatermark(4, string.Empty, null, new RetrainPlan($"{model}-retrain-0005", first, 1));
+        await app.Blobs.TryCreateAsync(BlobLayout.FeedbackWatermark(model), CasDocument.Serialize(planned), CancellationToken.None);
         clock.Advance(TimeSpan.FromSeconds(1));
         await SendAsync(model, $"{Row}\n{Row}\n"); // Came after the plan: for the run after.
 
         await TickAsync(timer);
         RunDocument run = (await RunAsync(model, 5))!;
-        Assert.Equal($"{Row}\n", (await app.Blobs.ReadAsync(run.Spec.Data.Preferences[^1].File, CancellationToken.None))!.Content.ToString());
+        Assert.Equal($"{Row}\n", await app.TextAsync(run.Spec.Data.Preferences[^1].File));
         Assert.Equal((5, first), ((await WatermarkAsync(model)).Sequence, (await WatermarkAsync(model)).UpTo));
         await app.PostAsync($"api/runs/{model}-retrain-0005/cancel");
     }

@@ -8,6 +8,7 @@ using Rlhf.Functions.Tests;
 using Rlhf.Jobs;
 using Rlhf.Local.Host;
 using Rlhf.Local.Stack;
+using Rlhf.Report;
 using Rlhf.Storage;
 using Xunit;
 
@@ -88,8 +89,9 @@ public sealed class FunctionApp : IAsyncLifetime
             RunView view = await ViewAsync(runId);
             if (there(view))
                 return view;
-            Assert.True(DateTime.UtcNow < deadline, $"The run did not get there in {seconds} s: {JsonSerializer.Serialize(view, RlhfJson.Compact)}");
-            Assert.False(RunStates.IsFinal(view.State), $"The run ended before: {JsonSerializer.Serialize(view, RlhfJson.Compact)}");
+            string seen = JsonSerializer.Serialize(view, RlhfJson.Compact);
+            Assert.True(DateTime.UtcNow < deadline, $"The run did not get there in {seconds} s: {seen}");
+            Assert.False(RunStates.IsFinal(view.State), $"The run ended before: {seen}");
             await Task.Delay(200);
         }
     }
@@ -102,6 +104,13 @@ public sealed class FunctionApp : IAsyncLifetime
         using HttpResponseMessage answer = await Http.PostAsync(path, new StringContent(json ?? string.Empty));
         return answer.StatusCode;
     }
+
+    /// <summary>The report of a run that is over, from storage.</summary>
+    public async Task<RunReport> ReportAsync(string runId) =>
+        (await Blobs.ReadJsonAsync<RunReport>(BlobLayout.Report(runId), CancellationToken.None))!;
+
+    /// <summary>A blob's text; null when there is none.</summary>
+    public async Task<string?> TextAsync(string path) => (await Blobs.ReadAsync(path, CancellationToken.None))?.Content.ToString();
 
     internal Task<JobDocument?> JobAsync(string runId, string stage) =>
         Blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), CancellationToken.None);

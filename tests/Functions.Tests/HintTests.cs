@@ -31,7 +31,8 @@ public sealed class HintTests(FunctionApp app)
     {
         IMessageQueue events = app.Storage.Queue(StorageAccount.EventsQueue);
         await events.SendAsync("nonsense", CancellationToken.None);
-        await events.SendAsync(CasDocument.Serialize(new JobEvent("nobody", Stages.Sft, 1, JobState.Succeeded)).ToString(), CancellationToken.None);
+        var ofNobody = new JobEvent("nobody", Stages.Sft, 1, JobState.Succeeded);
+        await events.SendAsync(CasDocument.Serialize(ofNobody).ToString(), CancellationToken.None);
 
         // What comes after them is still read.
         await Hints_carry_a_run_that_hardly_looks_for_itself();

@@ -17,7 +17,14 @@ public sealed class JobWatchTests
         RunId = "r",
         Stage = "sft",
         Job = new JobSpec { Kind = JobKind.Sft, RunDocument = "runs/r/run.json" },
-        Trainer = new TrainerSpec { HeartbeatSeconds = 1, PollSeconds = 2, LostAfterSeconds = 30, WedgedAfterSeconds = 60, StartTimeoutSeconds = 90 },
+        Trainer = new TrainerSpec
+        {
+            HeartbeatSeconds = 1,
+            PollSeconds = 2,
+            LostAfterSeconds = 30,
+            WedgedAfterSeconds = 60,
+            StartTimeoutSeconds = 90,
+        },
         Budget = new BudgetSpec { LostTrainers = 2, StartTimeouts = 1, ErrorRetries = 1, CorruptCheckpoints = 1 },
     };
 
@@ -140,10 +147,7 @@ public sealed class JobWatchTests
     public void Errors_are_tried_again_as_often_as_their_kind_allows(JobErrorKind kind, int retries)
     {
         var watch = new Watch();
-        JobStatus failed = Status(JobState.Failed) with
-        {
-            Result = new JobResult { Outcome = JobState.Failed, Error = new JobError(kind, "Run 'r', stage 'sft', attempt 1: it broke.", "Mend it.") },
-        };
+        JobStatus failed = Failed(kind);
         for (int i = 0; i < retries; i++)
             Assert.Equal(WatchStep.Requeue, watch.Look(i, failed));
         Assert.Equal(WatchStep.Done, watch.Look(9, failed));
@@ -157,8 +161,7 @@ public sealed class JobWatchTests
         var watch = new Watch();
         Assert.Equal(WatchStep.Requeue, watch.Lose(headStep: 1));
         Assert.Equal(WatchStep.Requeue, watch.Lose(headStep: 1));
-        JobStatus failed = Status(JobState.Failed) with { Result = new JobResult { Outcome = JobState.Failed, Error = new JobError(JobErrorKind.Internal, "m", "r") } };
-        Assert.Equal(WatchStep.Requeue, watch.Look(9, failed));
+        Assert.Equal(WatchStep.Requeue, watch.Look(9, Failed(JobErrorKind.Internal)));
     }
 
     [Fact]
@@ -224,6 +227,15 @@ public sealed class JobWatchTests
 
     private static JobStatus Status(JobState state) => new() { Fence = 1, State = state };
 
+    private static JobStatus Failed(JobErrorKind kind) => Status(JobState.Failed) with
+    {
+        Result = new JobResult
+        {
+            Outcome = JobState.Failed,
+            Error = new JobError(kind, "Run 'r', stage 'sft', attempt 1: it broke.", "Mend it."),
+        },
+    };
+
     private static JobStatus Running(long sequence, int step = 0, string phase = "train", double secondsPerStep = 0) =>
         new() { Fence = 1, State = JobState.Running, Sequence = sequence, Step = step, Phase = phase, SecondsPerStep = secondsPerStep };
 
@@ -237,7 +249,8 @@ public sealed class JobWatchTests
         public WatchStep Look(double second, JobStatus job, DesiredState desired = DesiredState.Run)
         {
             JobWatch queued = State with { IsQueued = true };
-            (State, WatchStep step) = queued.Observe(order ?? Order, new JobLook(job with { Fence = State.Fence }, desired), Start.AddSeconds(second));
+            var look = new JobLook(job with { Fence = State.Fence }, desired);
+            (State, WatchStep step) = queued.Observe(order ?? Order, look, Start.AddSeconds(second));
             return step;
         }
 

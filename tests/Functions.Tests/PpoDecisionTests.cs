@@ -28,7 +28,8 @@ public sealed class PpoDecisionTests
     [Fact]
     public void A_kl_that_is_not_reported_does_not_pass_the_limit()
     {
-        (_, _, string? stop) = PpoSlices.Decide(Input(new GuardSpec { MaxKl = 3 }, Slice(2, kl: 1)), new PpoSlice(4, new Dictionary<string, double>(), Models));
+        var silent = new PpoSlice(4, new Dictionary<string, double>(), Models);
+        (_, _, string? stop) = PpoSlices.Decide(Input(new GuardSpec { MaxKl = 3 }, Slice(2, kl: 1)), silent);
         Assert.NotNull(stop);
     }
 
@@ -63,7 +64,8 @@ public sealed class PpoDecisionTests
     [Fact]
     public void A_watched_metric_that_is_missing_is_said()
     {
-        (PpoSlice? best, _, string? stop) = PpoSlices.Decide(Input(new GuardSpec { Metric = GuardMetric.GoldReward }, null), Slice(2, kl: 1, proxy: 3));
+        var guard = new GuardSpec { Metric = GuardMetric.GoldReward };
+        (PpoSlice? best, _, string? stop) = PpoSlices.Decide(Input(guard, null), Slice(2, kl: 1, proxy: 3));
         Assert.Null(best);
         Assert.Contains("reported no gold_reward", stop, StringComparison.Ordinal);
     }
@@ -72,7 +74,14 @@ public sealed class PpoDecisionTests
 
     private static PpoSlicesInput Input(GuardSpec guard, PpoSlice? best) => new()
     {
-        Order = new JobOrder { RunId = "r", Stage = "ppo", Job = new JobSpec { Kind = JobKind.Ppo, RunDocument = "x" }, Trainer = new(), Budget = new() },
+        Order = new JobOrder
+        {
+            RunId = "r",
+            Stage = "ppo",
+            Job = new JobSpec { Kind = JobKind.Ppo, RunDocument = "x" },
+            Trainer = new(),
+            Budget = new(),
+        },
         Ppo = new PpoSpec(),
         Guard = guard,
         Best = best,

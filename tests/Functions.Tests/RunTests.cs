@@ -19,12 +19,16 @@ public sealed class RunTests(FunctionApp app)
         Assert.Equal(RunStates.Succeeded, view.State);
         Assert.Null(view.Error);
         Assert.Equal(
-            ["data succeeded", "pretrain skipped", "sft succeeded", "reward succeeded", "ppo succeeded", "evaluate succeeded", "promote succeeded"],
+            [
+                "data succeeded", "pretrain skipped", "sft succeeded", "reward succeeded", "ppo succeeded", "evaluate succeeded",
+                "promote succeeded",
+            ],
             view.Stages.Select(stage => $"{stage.Name} {stage.State}"));
-        Assert.Equal(["sft 1", "reward 1", "ppo 1", "ppo 2", "ppo 3", "evaluate 1"], trainer.Claims.Select(claim => $"{claim.Stage} {claim.Fence}"));
+        Assert.Equal(
+            ["sft 1", "reward 1", "ppo 1", "ppo 2", "ppo 3", "evaluate 1"], trainer.Claims.Select(claim => $"{claim.Stage} {claim.Fence}"));
         Assert.Equal(6, view.Attempts);
-        OrchestrationMetadata instance = (await app.Client.GetInstanceAsync(spec.RunId, getInputsAndOutputs: true, CancellationToken.None))!;
-        Assert.Equal(OrchestrationRuntimeStatus.Completed, instance.RuntimeStatus);
+        OrchestrationMetadata? instance = await app.Client.GetInstanceAsync(spec.RunId, getInputsAndOutputs: true, CancellationToken.None);
+        Assert.Equal(OrchestrationRuntimeStatus.Completed, instance!.RuntimeStatus);
         Assert.InRange(instance.SerializedCustomStatus!.Length, 1, 8 * 1024);
         Assert.True(view.TrainerSeconds > 0);
         Assert.Equal(view.TrainerSeconds, view.Cost, 6);
@@ -39,10 +43,12 @@ public sealed class RunTests(FunctionApp app)
         Assert.Equal(60, report.Data!.Files.Single().Rows);
         Assert.Equal(3, report.Stages.Single(stage => stage.Name == "ppo").Attempts);
         Assert.InRange(report.Time.Overhead, 0, 1);
-        Assert.Contains(report.Lineage, entry => entry.Stage == "ppo" && entry.Output == report.Models["ppo"].Sha256 && entry.Inputs.Contains(report.Models["reward"].Sha256));
+        LineageEntry policy = report.Lineage.Last(entry => entry.Stage == "ppo");
+        Assert.Equal(report.Models["ppo"].Sha256, policy.Output);
+        Assert.Contains(report.Models["reward"].Sha256, policy.Inputs);
 
         StoredProduction production = JsonSerializer.Deserialize<StoredProduction>(
-            (await app.Blobs.ReadAsync(BlobLayout.ProductionModel("m"), CancellationToken.None))!.Content.ToString(), JsonSerializerOptions.Web)!;
+            (await app.TextAsync(BlobLayout.ProductionModel("m")))!, JsonSerializerOptions.Web)!;
         Assert.NotNull(production.RunId);
         Assert.NotNull(await app.Blobs.ReadAsync(BlobLayout.ModelVersion("m", spec.RunId), CancellationToken.None));
     }

@@ -3,7 +3,9 @@ using System.Text.Json.Nodes;
 
 namespace Rlhf.Functions.Tests;
 
-/// <summary>A run spec for the tests, as JSON that a test can change: files of its own, a base folder, a job queue of its own, short limits.</summary>
+/// <summary>
+/// A run spec for the tests, as JSON that a test can change: files of its own, a base folder, a job queue of its own, short limits.
+/// </summary>
 public sealed class TestSpec
 {
     private TestSpec(string runId, JsonObject json)
@@ -15,6 +17,8 @@ public sealed class TestSpec
     public string RunId { get; }
 
     public JsonObject Json { get; }
+
+    public string Name => Json["name"]!.GetValue<string>();
 
     public string Machine => Json["trainer"]!["machine"]!.GetValue<string>();
 
@@ -30,7 +34,8 @@ public sealed class TestSpec
               "runId": "{{id}}", "name": "{{name}}", "seed": 7,
               "data": { "preferences": [ { "file": "tests/{{id}}/preferences.jsonl" } ], "validationFraction": 0.3, "testFraction": 0.3 },
               "model": { "base": "tests/{{id}}/base" },
-              "trainer": { "machine": "{{id}}", "heartbeatSeconds": 0.2, "pollSeconds": 0.5, "startTimeoutSeconds": 60, "lostAfterSeconds": 30, "wedgedAfterSeconds": 60 },
+              "trainer": { "machine": "{{id}}", "heartbeatSeconds": 0.2, "pollSeconds": 0.5,
+                "startTimeoutSeconds": 60, "lostAfterSeconds": 30, "wedgedAfterSeconds": 60 },
               "ppo": { "iterations": 6, "iterationsPerSlice": 2, "episodes": 8, "minibatchSize": 8 }
             }
             """)!.AsObject();

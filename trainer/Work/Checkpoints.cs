@@ -66,6 +66,28 @@ internal sealed class Checkpoints(IBlobStore blobs, ContentCache cache, JobAttem
         return null;
     }
 
+    /// <summary>
+    /// Takes over from an earlier attempt of this process, if its newest checkpoint is still the stage's newest: then what that attempt
+    /// holds in memory is what the checkpoint holds, and nothing need be loaded.
+    /// </summary>
+    public async Task<bool> TryGoOnFromAsync(Checkpoints before, CancellationToken cancellation)
+    {
+        try
+        {
+            Head? head = await attempt.ReadHeadAsync(cancellation);
+            if (before._chain.First?.Value is not { } newest || head?.Manifest != newest.Path || head.ManifestSha256 != newest.Sha256)
+                return false;
+        }
+        catch (CorruptBlobException)
+        {
+            return false; // resuming will deal with it
+        }
+
+        foreach ((string Path, string Sha256, CheckpointManifest Manifest) link in before._chain)
+            _chain.AddLast(link);
+        return true;
+    }
+
     private async Task PublishAsync(int step, string directory, IReadOnlyList<string> files, CancellationToken cancellation)
     {
         var parts = new List<ContentFile>();

@@ -15,6 +15,7 @@ namespace Rlhf.Trainer.Work;
 internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLog log, string scratchDirectory)
 {
     private static readonly TimeSpan LogEvery = TimeSpan.FromSeconds(5);
+    private KeptSlice? _kept;
 
     /// <summary>Runs the attempt and records how it ended.</summary>
     /// <param name="attempt">The claimed attempt.</param>
@@ -66,9 +67,10 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
             RunDocument run = await blobs.ReadJsonAsync<RunDocument>(attempt.Spec.RunDocument, cancellation)
                 ?? throw new CorruptBlobException(attempt.Spec.RunDocument, "it is missing");
             heartbeat.Interval = TimeSpan.FromSeconds(run.Spec.Trainer.HeartbeatSeconds);
-            var execution = new Execution(blobs, cache, log, attempt, run.Spec, progress, heartbeat, scratch, preempted, cancellation);
+            KeptSlice? before = Interlocked.Exchange(ref _kept, null);
+            var execution = new Execution(blobs, cache, log, attempt, run.Spec, progress, heartbeat, before, scratch, preempted, cancellation);
             // A thread of its own: libtorch keeps its number of threads, its gradient mode and TorchSharp its dispose scopes by thread.
-            result = await Task.Factory.StartNew(execution.Run, cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+            (result, _kept) = await Task.Factory.StartNew(execution.Run, cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Default);
         }
         catch (Exception e) when (e is not FencedException && !cancellation.IsCancellationRequested)
         {
@@ -83,6 +85,9 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
         return result;
     }
 
+    /// <summary>A slice's work as its last checkpoint left it, kept for the next slice of the same job.</summary>
+    private sealed record KeptSlice(JobSpec Job, Checkpoints Checkpoints, StageWork Work);
+
     /// <summary>The attempt's computation, on one thread.</summary>
     private sealed class Execution(
         IBlobStore blobs,
@@ -92,6 +97,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
         RunSpec spec,
         AttemptProgress progress,
         HeartbeatLoop heartbeat,
+        KeptSlice? before,
         string scratch,
         CancellationToken preempted,
         CancellationToken cancellation)
@@ -104,18 +110,51 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
         /// <summary>What the heartbeat calls the method's steps.</summary>
         private string Phase => attempt.Spec.Kind == JobKind.Evaluate ? "evaluate" : "train";
 
-        public JobResult Run()
+        public (JobResult Result, KeptSlice? Kept) Run()
         {
             torch.set_num_threads(spec.Trainer.Threads);
-            CheckpointReader? resume = Await(_checkpoints.ResumeAsync(cancellation));
-            using StageWork work = new StageInputs(cache, attempt.Spec, spec, scratch, log, cancellation).Build(resume);
-            ITrainingMethod method = work.Method;
-            if (resume is not null)
+            StageWork work = TakeUp();
+            KeptSlice? kept = null;
+            try
             {
-                method.Load(resume);
-                log.Line($"{Name} resumes at step {method.Step}/{method.TotalSteps} from the checkpoint of attempt {resume.Fence}");
+                JobResult result = Train(work);
+                if (result.Outcome == JobState.SliceDone)
+                    kept = new KeptSlice(attempt.Spec, _checkpoints, work);
+                return (result, kept);
+            }
+            finally
+            {
+                if (kept is null)
+                    work.Dispose();
+            }
+        }
+
+        /// <summary>The stage's work where it was left: from memory, from the newest intact checkpoint, or from its inputs.</summary>
+        private StageWork TakeUp()
+        {
+            if (before is not null
+                && IsSameWork(before.Job, attempt.Spec)
+                && Await(_checkpoints.TryGoOnFromAsync(before.Checkpoints, cancellation)))
+            {
+                log.Line($"{Name} goes on at step {before.Work.Method.Step}/{before.Work.Method.TotalSteps}");
+                return before.Work;
             }
 
+            before?.Work.Dispose();
+            CheckpointReader? resume = Await(_checkpoints.ResumeAsync(cancellation));
+            StageWork work = new StageInputs(cache, attempt.Spec, spec, scratch, log, cancellation).Build(resume);
+            if (resume is not null)
+            {
+                work.Method.Load(resume);
+                log.Line($"{Name} resumes at step {work.Method.Step}/{work.Method.TotalSteps} from the checkpoint of attempt {resume.Fence}");
+            }
+
+            return work;
+        }
+
+        private JobResult Train(StageWork work)
+        {
+            ITrainingMethod method = work.Method;
             int until = Math.Min(attempt.Spec.UntilStep ?? method.TotalSteps, method.TotalSteps);
             progress.Started(method.Step, method.TotalSteps, _checkpoints.Step);
             progress.Enter(Phase);
@@ -132,6 +171,10 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
             Checkpoint(work);
             return Finish(work, until);
         }
+
+        private static bool IsSameWork(JobSpec one, JobSpec other) =>
+            CasDocument.Sha256(CasDocument.Serialize(one with { UntilStep = null }))
+            == CasDocument.Sha256(CasDocument.Serialize(other with { UntilStep = null }));
 
         private void Advance(ITrainingMethod method)
         {

@@ -66,7 +66,13 @@ internal sealed class JobTestRun
             Reward = new RewardSpec { BatchSize = 4 },
             Ppo = new PpoSpec
             {
-                Iterations = 4, IterationsPerSlice = 2, Episodes = 8, MinibatchSize = 4, Epochs = 1, MaxNewTokens = 6, ValidationPrompts = 8,
+                Iterations = 4,
+                IterationsPerSlice = 2,
+                Episodes = 8,
+                MinibatchSize = 4,
+                Epochs = 1,
+                MaxNewTokens = 6,
+                ValidationPrompts = 8,
             },
             Evaluate = new EvaluateSpec { MaxPrompts = 16, MaxNewTokens = 6, BestOf = [2], FewShot = 1, Samples = 2 },
         };

@@ -52,19 +52,25 @@ public sealed class WorkerProcessTests(AzuriteFixture azurite)
     }
 
     [Fact]
-    public async Task PpoSlicesInProcessesOfTheirOwnEndInTheWeightsOfOneRun()
+    public async Task PpoSlicesOfSeveralProcessesEndInTheWeightsOfOneRun()
     {
         JobTestRun run = await JobTestRun.CreateAsync(azurite);
         run.Use(await run.RunAsync(Stages.Sft, run.Job(JobKind.Sft)));
         run.Use(await run.RunAsync(Stages.Reward, run.Job(JobKind.Reward)));
         JobResult whole = await run.RunAsync("ppo-whole", run.Job(JobKind.Ppo));
 
-        for (int slice = 1; slice <= 2; slice++)
-        {
-            await run.EnqueueAsync(Stages.Ppo, slice, run.Job(JobKind.Ppo, untilStep: 2 * slice));
-            await using WorkerProcess worker = WorkerProcess.Start(run, ("RLHF_MAX_JOBS", "1"));
-            Assert.Equal(JobWorker.ExitDone, await worker.ExitAsync());
-        }
+        // Two slices in one process, which keeps its models; the last in another, which loads them.
+        await using WorkerProcess first = WorkerProcess.Start(run, ("RLHF_MAX_JOBS", "2"));
+        await run.EnqueueAsync(Stages.Ppo, 1, run.Job(JobKind.Ppo, untilStep: 1));
+        await StateAsync(run, Stages.Ppo, JobState.SliceDone, first);
+        await run.EnqueueAsync(Stages.Ppo, 2, run.Job(JobKind.Ppo, untilStep: 2));
+        Assert.Equal(JobWorker.ExitDone, await first.ExitAsync());
+        await run.EnqueueAsync(Stages.Ppo, 3, run.Job(JobKind.Ppo, untilStep: 4));
+        await using WorkerProcess second = WorkerProcess.Start(run, ("RLHF_MAX_JOBS", "1"));
+        Assert.Equal(JobWorker.ExitDone, await second.ExitAsync());
+
+        Assert.Contains("ppo#2 goes on at step 1/4", first.Output, StringComparison.Ordinal);
+        Assert.Contains("ppo#3 resumes at step 2/4 from the checkpoint of attempt 2", second.Output, StringComparison.Ordinal);
 
         JobResult sliced = (await run.JobAsync(Stages.Ppo)).Result!;
         Assert.Equal((JobState.Succeeded, 4), (sliced.Outcome, sliced.Step));
@@ -123,6 +129,16 @@ public sealed class WorkerProcessTests(AzuriteFixture azurite)
     /// <summary>An SFT job of some seconds with a checkpoint every few steps.</summary>
     private static RunSpec Long(RunSpec spec) =>
         spec with { Sft = spec.Sft with { Epochs = 50 }, Trainer = spec.Trainer with { CheckpointEverySteps = 10 } };
+
+    private static async Task StateAsync(JobTestRun run, string stage, JobState state, WorkerProcess worker)
+    {
+        for (int tries = 0; (await run.JobAsync(stage)).State != state; tries++)
+        {
+            if (tries > 1200)
+                throw new TimeoutException($"The job did not become {state}.\n{worker.Output}");
+            await Task.Delay(50, Cancellation);
+        }
+    }
 
     private static async Task<Head> HeadAsync(JobTestRun run, Func<Head, bool> until, WorkerProcess? worker = null)
     {

@@ -222,7 +222,7 @@ public sealed record TrainerSpec
     [Description("cpu computes in fp32, bit for bit reproducibly; cuda in the given precision.")]
     public ComputeDevice Device { get; init; } = ComputeDevice.Cpu;
 
-    [Description("The number format of forward and backward pass; bf16 is for cuda.")]
+    [Description("The number format of forward and backward pass. Only fp32 so far: bf16 is refused.")]
     public Precision Precision { get; init; } = Precision.Fp32;
 
     [Description("Threads of the CPU kernels. Part of the result: another number rounds differently.")]

@@ -229,6 +229,11 @@ public sealed record TrainerSpec
     [Range(1, 256)]
     public int Threads { get; init; } = 2;
 
+    [Description("Rows of a forward and backward pass at most (demonstrations, episodes, prompts with all their completions); a step's "
+        + "passes add up to the same gradient, up to rounding. None takes the whole batch at once.")]
+    [Range(1, 100_000)]
+    public int? MicroBatchSize { get; init; }
+
     [Description("A checkpoint after every this many steps (PPO: iterations), and at the end of every job.")]
     [Range(1, 1_000_000)]
     public int CheckpointEverySteps { get; init; } = 50;

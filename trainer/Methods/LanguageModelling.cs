@@ -10,13 +10,16 @@ internal static class LanguageModelling
     /// <summary>Input tokens a forward pass of a measurement takes at most, to bound its memory.</summary>
     private const int TokensPerPass = 16_384;
 
-    /// <summary>The loss of a batch, with a gradient, and how many of its tokens were the likeliest ones.</summary>
-    public static (Tensor Loss, double Accuracy) Loss(Transformer model, TokenBatch batch)
+    /// <summary>A batch's share, with a gradient, of the mean loss over so many tokens, and of the token accuracy.</summary>
+    /// <param name="model">A language model.</param>
+    /// <param name="batch">The micro-batch.</param>
+    /// <param name="tokens">Target tokens of the whole optimizer step.</param>
+    public static (Tensor Loss, double Accuracy) Loss(Transformer model, TokenBatch batch, long tokens)
     {
         Tensor logits = model.Logits(batch.Predictors(model.Hidden(batch.Ids)));
-        Tensor loss = -Losses.LogProbs(logits, batch.Targets).mean();
+        Tensor loss = -Losses.LogProbs(logits, batch.Targets).sum() / (double)tokens;
         using IDisposable noGradient = no_grad();
-        return (loss, logits.argmax(-1).eq(batch.Targets).to(ScalarType.Float64).mean().ToDouble());
+        return (loss, logits.argmax(-1).eq(batch.Targets).sum().ToDouble() / tokens);
     }
 
     /// <summary>Mean loss in nats a token and token accuracy over rows, without gradient.</summary>
@@ -30,7 +33,7 @@ internal static class LanguageModelling
         {
             using DisposeScope scope = NewDisposeScope();
             TokenBatch batch = TokenBatch.Of([.. pass.Select(i => rows[i])], padId, model.Device);
-            (Tensor passLoss, double accuracy) = Loss(model, batch);
+            (Tensor passLoss, double accuracy) = Loss(model, batch, batch.Tokens);
             loss += passLoss.ToDouble() * batch.Tokens;
             correct += accuracy * batch.Tokens;
             tokens += batch.Tokens;

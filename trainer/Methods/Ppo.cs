@@ -28,6 +28,7 @@ public sealed class Ppo : ITrainingMethod
     private readonly IReadOnlyList<TokenizedDemonstration> demonstrations;
     private readonly ITokenizer tokenizer;
     private readonly long seed;
+    private readonly MicroBatches microBatches;
     private readonly TrainedModel policy;
     private readonly TrainedModel critic;
     private KlController kl;
@@ -41,6 +42,9 @@ public sealed class Ppo : ITrainingMethod
         Episode[] Episodes, int[][] Minibatches, float[][] LogProbs, float[][] Values, float[][] Advantages, float[][] Returns)
     {
         public IReadOnlyList<int> Lengths { get; } = [.. Episodes.Select(episode => episode.Response.Length)];
+
+        /// <summary>Response tokens of some episodes.</summary>
+        public long Tokens(int[] chosen) => chosen.Sum(episode => (long)Lengths[episode]);
     }
 
     /// <summary>Policy and critic start as copies of the SFT model and the reward model.</summary>
@@ -51,9 +55,11 @@ public sealed class Ppo : ITrainingMethod
     /// <param name="demonstrations">For the language-modelling term (PPO-ptx); may be empty where its coefficient is 0.</param>
     /// <param name="tokenizer">For its end and padding tokens.</param>
     /// <param name="seed">The run's seed.</param>
+    /// <param name="microBatchSize">Episodes of a forward and backward pass at most; null takes whole minibatches at once.</param>
     public Ppo(
         Transformer sft, Transformer reward, PpoSpec spec, IReadOnlyList<TokenizedPrompt> prompts,
-        IReadOnlyList<TokenizedDemonstration> demonstrations, ITokenizer tokenizer, long seed)
+        IReadOnlyList<TokenizedDemonstration> demonstrations, ITokenizer tokenizer, long seed,
+        int? microBatchSize = null)
     {
         if (prompts.Count == 0)
             throw new JobInputException("PPO has no prompt to roll out.", "Give data.prompts, or preferences whose prompts can serve.");
@@ -76,8 +82,9 @@ public sealed class Ppo : ITrainingMethod
         this.seed = seed;
         kl = new KlController(spec.KlCoefficient, spec.KlTarget, spec.KlHorizon);
         AdamWOptions options = new(Beta1: 0.9, Beta2: 0.95, spec.AdamEpsilon);
-        policy = new TrainedModel("policy", sft.Clone(), options);
-        critic = new TrainedModel("critic", reward.Clone(), options);
+        microBatches = new MicroBatches(microBatchSize);
+        policy = new TrainedModel("policy", sft.Clone(), options, microBatches);
+        critic = new TrainedModel("critic", reward.Clone(), options, microBatches);
     }
 
     /// <summary>The policy as it is now.</summary>
@@ -186,13 +193,16 @@ public sealed class Ppo : ITrainingMethod
     /// <summary>From episodes and scores to advantages and returns.</summary>
     private (Experience Experience, double KlPerSequence) Assess(Episode[] episodes, float[] scores, Dictionary<string, double> metrics)
     {
-        // Old log-probabilities come from the minibatches of the first epoch, so that its first ratio is 1 to the last bit.
+        // Old log-probabilities come from the micro-batches of the first epoch, so that its first ratio is 1 to the last bit.
         int[][] minibatches = Minibatches(epoch: 0);
         var experience = new Experience(episodes, minibatches, New(), New(), New(), New());
         float[][] referenceLogProbs = New(), entropies = New();
         using (no_grad())
         {
-            foreach (int[] chosen in minibatches)
+            foreach (int[] minibatch in minibatches)
+                microBatches.Run(minibatch.Length, some => Read(minibatch[some]));
+
+            void Read(int[] chosen)
             {
                 using DisposeScope scope = NewDisposeScope();
                 TokenBatch batch = Episodes.Batch(episodes, chosen, tokenizer.PadId, Policy.Device);
@@ -257,11 +267,9 @@ public sealed class Ppo : ITrainingMethod
         {
             foreach ((int index, int[] chosen) in (epoch == 0 ? experience.Minibatches : Minibatches(epoch)).Index())
             {
-                using DisposeScope scope = NewDisposeScope();
-                TokenBatch batch = Episodes.Batch(experience.Episodes, chosen, tokenizer.PadId, Policy.Device);
                 steps.Add(new UpdateFigures(
-                    DescendPolicy(experience, chosen, batch, epoch * experience.Minibatches.Length + index, factor),
-                    DescendCritic(experience, chosen, batch, factor)));
+                    DescendPolicy(experience, chosen, epoch * experience.Minibatches.Length + index, factor),
+                    DescendCritic(experience, chosen, factor)));
             }
         }
 
@@ -282,6 +290,7 @@ public sealed class Ppo : ITrainingMethod
         if (spec.PtxCoefficient > 0)
             metrics["loss/ptx"] = steps.Average(step => step.Policy.PtxLoss);
         metrics["loss/total"] = steps.Average(step => step.Policy.Loss + spec.PtxCoefficient * step.Policy.PtxLoss + step.Critic.Loss);
+        microBatches.Report(metrics);
     }
 
     private sealed record UpdateFigures(PolicyFigures Policy, CriticFigures Critic);
@@ -290,55 +299,81 @@ public sealed class Ppo : ITrainingMethod
         double Loss, double PtxLoss, double GradientNorm, double ClipFraction, double ApproximateKl, double Entropy,
         double RatioMean, double RatioMax, double RatioVariance, double FurthestRatio);
 
+    /// <summary>What one micro-batch adds to the figures of its minibatch.</summary>
+    private sealed record PolicyShare(
+        double Loss, double PtxLoss, double ClipFraction, double ApproximateKl, double Entropy, float[] Ratios);
+
     private sealed record CriticFigures(double Loss, double GradientNorm, double ClipFraction);
 
-    private PolicyFigures DescendPolicy(Experience experience, int[] chosen, TokenBatch batch, int minibatch, double factor)
+    private PolicyFigures DescendPolicy(Experience experience, int[] chosen, int minibatch, double factor)
     {
-        (Tensor logProbs, Tensor entropy) = Episodes.Policy(Policy, batch, spec.Temperature);
-        Tensor mask = ones_like(entropy); // flat tokens: padding is not there to be masked
-        PolicyLoss loss = Losses.ClippedPolicy(
-            logProbs,
-            JaggedRows.Flat(experience.LogProbs, chosen, Policy.Device),
-            JaggedRows.Flat(experience.Advantages, chosen, Policy.Device),
-            mask, spec.ClipRange, spec.ClipRange);
-        double policyLoss = loss.Loss.ToDouble(), ptxLoss = 0;
-        Tensor total = loss.Loss;
-        if (spec.PtxCoefficient > 0)
-        {
-            (Tensor ptx, _) = LanguageModelling.Loss(Policy, PtxBatch(minibatch, chosen.Length));
-            ptxLoss = ptx.ToDouble();
-            total = total + spec.PtxCoefficient * ptx;
-        }
-
-        (_, double norm) = policy.Descend(total, spec.LearningRate * factor, spec.MaxGradientNorm, $"PPO iteration {Step}");
-        float[] ratios = loss.Ratio.ToSingles();
+        long tokens = experience.Tokens(chosen);
+        (int[] Prompt, int[] Completion)[] ptx = spec.PtxCoefficient > 0 ? [.. PtxRows(minibatch, chosen.Length)] : [];
+        long ptxTokens = TokenBatch.CountTokens(ptx);
+        (_, double norm, IReadOnlyList<PolicyShare> shares) = policy.Descend(
+            chosen.Length, Share, spec.LearningRate * factor, spec.MaxGradientNorm, $"PPO iteration {Step}");
+        float[] ratios = [.. shares.SelectMany(share => share.Ratios)];
         double mean = ratios.Average();
         return new PolicyFigures(
-            policyLoss, ptxLoss, norm, loss.ClipFraction.ToDouble(), loss.ApproximateKl.ToDouble(), entropy.mean().ToDouble(),
+            shares.Sum(share => share.Loss), shares.Sum(share => share.PtxLoss), norm, shares.Sum(share => share.ClipFraction),
+            shares.Sum(share => share.ApproximateKl), shares.Sum(share => share.Entropy),
             mean, ratios.Max(), ratios.Average(ratio => (ratio - mean) * (ratio - mean)), ratios.MaxBy(ratio => Math.Abs(ratio - 1)));
+
+        (Tensor Loss, PolicyShare Figures) Share(Range some)
+        {
+            int[] rows = chosen[some];
+            TokenBatch batch = Episodes.Batch(experience.Episodes, rows, tokenizer.PadId, Policy.Device);
+            (Tensor logProbs, Tensor entropy) = Episodes.Policy(Policy, batch, spec.Temperature);
+            Tensor mask = ones_like(entropy); // flat tokens: padding is not there to be masked
+            PolicyLoss loss = Losses.ClippedPolicy(
+                logProbs,
+                JaggedRows.Flat(experience.LogProbs, rows, Policy.Device),
+                JaggedRows.Flat(experience.Advantages, rows, Policy.Device),
+                mask, spec.ClipRange, spec.ClipRange, tokens);
+            double weight = (double)batch.Tokens / tokens, ptxLoss = 0;
+            Tensor total = loss.Loss;
+            if (ptx.Length > 0)
+            {
+                TokenBatch demonstrated = TokenBatch.Of(ptx[some], tokenizer.PadId, Policy.Device);
+                (Tensor ptxShare, _) = LanguageModelling.Loss(Policy, demonstrated, ptxTokens);
+                ptxLoss = ptxShare.ToDouble();
+                total = total + spec.PtxCoefficient * ptxShare;
+            }
+
+            return (total, new PolicyShare(
+                loss.Loss.ToDouble(), ptxLoss, weight * loss.ClipFraction.ToDouble(), weight * loss.ApproximateKl.ToDouble(),
+                weight * entropy.mean().ToDouble(), loss.Ratio.ToSingles()));
+        }
     }
 
-    private CriticFigures DescendCritic(Experience experience, int[] chosen, TokenBatch batch, double factor)
+    private CriticFigures DescendCritic(Experience experience, int[] chosen, double factor)
     {
-        Tensor values = Episodes.Values(critic.Model, batch);
-        ValueLoss loss = Losses.ClippedValue(
-            values,
-            JaggedRows.Flat(experience.Values, chosen, Policy.Device),
-            JaggedRows.Flat(experience.Returns, chosen, Policy.Device),
-            ones_like(values), spec.ValueClipRange);
-        (double value, double norm) = critic.Descend(
-            loss.Loss, spec.CriticLearningRate * factor, spec.MaxGradientNorm, $"PPO iteration {Step}");
-        return new CriticFigures(value, norm, loss.ClipFraction.ToDouble());
+        long tokens = experience.Tokens(chosen);
+        (double loss, double norm, IReadOnlyList<double> clipFractions) = critic.Descend(
+            chosen.Length, Share, spec.CriticLearningRate * factor, spec.MaxGradientNorm, $"PPO iteration {Step}");
+        return new CriticFigures(loss, norm, clipFractions.Sum());
+
+        (Tensor Loss, double ClipFraction) Share(Range some)
+        {
+            int[] rows = chosen[some];
+            TokenBatch batch = Episodes.Batch(experience.Episodes, rows, tokenizer.PadId, Policy.Device);
+            Tensor values = Episodes.Values(critic.Model, batch);
+            ValueLoss loss = Losses.ClippedValue(
+                values,
+                JaggedRows.Flat(experience.Values, rows, Policy.Device),
+                JaggedRows.Flat(experience.Returns, rows, Policy.Device),
+                ones_like(values), spec.ValueClipRange, tokens);
+            return (loss.Loss, (double)batch.Tokens / tokens * loss.ClipFraction.ToDouble());
+        }
     }
 
     /// <summary>Demonstrations for the language-modelling term, drawn anew for each minibatch.</summary>
-    private TokenBatch PtxBatch(int minibatch, int count)
+    private IEnumerable<(int[] Prompt, int[] Completion)> PtxRows(int minibatch, int count)
     {
         ulong draw = Seeds.For(seed, Stages.Ppo, Step, $"ptx {minibatch}");
-        var rows = Enumerable.Range(0, count)
+        return Enumerable.Range(0, count)
             .Select(i => demonstrations[(int)(Seeds.Uniform(draw, i, 0) * demonstrations.Count)])
             .Select(row => (row.Prompt, row.Completion));
-        return TokenBatch.Of([.. rows], tokenizer.PadId, Policy.Device);
     }
 
     private int[][] Minibatches(int epoch) =>

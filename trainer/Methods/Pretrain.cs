@@ -2,8 +2,6 @@ using Rlhf.Spec;
 using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
-using TorchSharp;
-using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
 
@@ -19,6 +17,7 @@ public sealed class Pretrain : ITrainingMethod
     private readonly IReadOnlyList<int[]> validationRows;
     private readonly ITokenizer tokenizer;
     private readonly EpochBatches batches;
+    private readonly MicroBatches microBatches;
     private readonly TrainedModel trained;
 
     /// <summary>Trains a language model in place.</summary>
@@ -28,9 +27,10 @@ public sealed class Pretrain : ITrainingMethod
     /// <param name="validation">Held-out documents; may be empty.</param>
     /// <param name="tokenizer">For its end and padding tokens.</param>
     /// <param name="seed">The run's seed.</param>
+    /// <param name="microBatchSize">Packed rows of a forward and backward pass at most; null takes the whole batch at once.</param>
     public Pretrain(
         Transformer model, PretrainSpec spec, IReadOnlyList<int[]> documents, IReadOnlyList<int[]> validation,
-        ITokenizer tokenizer, long seed)
+        ITokenizer tokenizer, long seed, int? microBatchSize = null)
     {
         this.spec = spec;
         this.tokenizer = tokenizer;
@@ -40,7 +40,8 @@ public sealed class Pretrain : ITrainingMethod
             throw new JobInputException("Pretraining has no text to learn from.", "Give data.text with documents that are not empty.");
         validationRows = Pack(validation, spec.SequenceLength, tokenizer.EosId);
         batches = new EpochBatches([.. rows.Select(row => row.Length)], spec.BatchSize, seed, Stages.Pretrain);
-        trained = new TrainedModel(Stages.Pretrain, model, spec);
+        microBatches = new MicroBatches(microBatchSize);
+        trained = new TrainedModel(Stages.Pretrain, model, spec, microBatches);
     }
 
     /// <inheritdoc/>
@@ -52,21 +53,23 @@ public sealed class Pretrain : ITrainingMethod
     /// <inheritdoc/>
     public IReadOnlyDictionary<string, double> Advance()
     {
-        using DisposeScope scope = NewDisposeScope();
-        TokenBatch batch = TokenBatch.Of([.. batches[Step].Select(i => Row(rows[i]))], tokenizer.PadId, trained.Model.Device);
-        (Tensor loss, double accuracy) = LanguageModelling.Loss(trained.Model, batch);
+        (int[] Prompt, int[] Completion)[] chosen = [.. batches[Step].Select(i => Row(rows[i]))];
+        long tokens = TokenBatch.CountTokens(chosen);
         double learningRate = Schedules.LearningRate(spec, Step, TotalSteps);
-        (double lossValue, double norm) = trained.Descend(loss, learningRate, spec.MaxGradientNorm, $"pretraining step {Step}");
+        (double loss, double norm, IReadOnlyList<double> accuracies) = trained.Descend(
+            chosen.Length,
+            some => LanguageModelling.Loss(trained.Model, TokenBatch.Of(chosen[some], tokenizer.PadId, trained.Model.Device), tokens),
+            learningRate, spec.MaxGradientNorm, $"pretraining step {Step}");
         Step++;
-        return new Dictionary<string, double>
+        return microBatches.Report(new Dictionary<string, double>
         {
-            ["loss"] = lossValue,
-            ["token_accuracy"] = accuracy,
-            ["tokens"] = batch.Tokens,
+            ["loss"] = loss,
+            ["token_accuracy"] = accuracies.Sum(),
+            ["tokens"] = tokens,
             ["grad_norm"] = norm,
             ["lr"] = learningRate,
             ["epoch"] = (double)Step / batches.PerEpoch,
-        };
+        });
     }
 
     /// <inheritdoc/>

@@ -3,7 +3,8 @@ namespace Rlhf.Trainer.Methods;
 /// <summary>The comparisons in a batch of ranked completions, as indices into the batch's completions.</summary>
 /// <param name="Better">Index of the preferred completion of each pair.</param>
 /// <param name="Worse">Index of the other one.</param>
-/// <param name="Weights">1 / (pairs of the prompt × prompts with pairs), so that each prompt counts once; they sum to 1.</param>
+/// <param name="Weights">1 / (pairs of the prompt × prompts with pairs), so that each prompt counts once; over the optimizer step they
+/// sum to 1.</param>
 /// <param name="Margins">Margin of each pair; 0 where none is given.</param>
 public sealed record RankedPairs(long[] Better, long[] Worse, double[] Weights, double[] Margins)
 {
@@ -16,7 +17,9 @@ public sealed record RankedPairs(long[] Better, long[] Worse, double[] Weights, 
     /// </summary>
     /// <param name="ranks">For each prompt the rank of each of its completions, 0 or 1 the best; equal ranks are ties.</param>
     /// <param name="margins">For each prompt the margin of its pairs, or null.</param>
-    public static RankedPairs AllPairs(IReadOnlyList<IReadOnlyList<int>> ranks, IReadOnlyList<double>? margins = null)
+    /// <param name="prompts">Prompts with pairs in the whole optimizer step, where these are only some of them.</param>
+    public static RankedPairs AllPairs(
+        IReadOnlyList<IReadOnlyList<int>> ranks, IReadOnlyList<double>? margins = null, int? prompts = null)
     {
         List<(long Better, long Worse, int Prompt)> pairs = [];
         int[] pairsOfPrompt = new int[ranks.Count];
@@ -39,11 +42,11 @@ public sealed record RankedPairs(long[] Better, long[] Worse, double[] Weights, 
             first += rank.Count;
         }
 
-        int prompts = pairsOfPrompt.Count(count => count > 0);
+        int promptsWithPairs = prompts ?? pairsOfPrompt.Count(count => count > 0);
         return new RankedPairs(
             [.. pairs.Select(pair => pair.Better)],
             [.. pairs.Select(pair => pair.Worse)],
-            [.. pairs.Select(pair => 1.0 / ((double)pairsOfPrompt[pair.Prompt] * prompts))],
+            [.. pairs.Select(pair => 1.0 / ((double)pairsOfPrompt[pair.Prompt] * promptsWithPairs))],
             [.. pairs.Select(pair => margins?[pair.Prompt] ?? 0)]);
     }
 }

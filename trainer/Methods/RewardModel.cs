@@ -2,7 +2,6 @@ using Rlhf.Spec;
 using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
@@ -26,6 +25,7 @@ public sealed class RewardModel : ITrainingMethod
     private readonly IReadOnlyList<TokenizedDemonstration> demonstrations;
     private readonly ITokenizer tokenizer;
     private readonly EpochBatches batches;
+    private readonly MicroBatches microBatches;
     private readonly TrainedModel trained;
     private (int Step, RunningMoments Raw)? calibration;
 
@@ -37,9 +37,11 @@ public sealed class RewardModel : ITrainingMethod
     /// <param name="demonstrations">SFT demonstrations for the bias; may be empty, then the bias stays 0.</param>
     /// <param name="tokenizer">For its padding token.</param>
     /// <param name="seed">The run's seed.</param>
+    /// <param name="microBatchSize">Prompts, with all their completions, of a forward and backward pass at most; null takes the whole batch at once.</param>
     public RewardModel(
         Transformer sft, RewardSpec spec, IReadOnlyList<TokenizedPreference> train, IReadOnlyList<TokenizedPreference> validation,
-        IReadOnlyList<TokenizedDemonstration> demonstrations, ITokenizer tokenizer, long seed)
+        IReadOnlyList<TokenizedDemonstration> demonstrations, ITokenizer tokenizer, long seed,
+        int? microBatchSize = null)
     {
         this.spec = spec;
         this.train = [.. train.Where(row => row.Ranks.Distinct().Count() > 1).Take(spec.MaxRows ?? int.MaxValue)];
@@ -55,7 +57,9 @@ public sealed class RewardModel : ITrainingMethod
         batches = new EpochBatches(
             [.. this.train.Select(row => row.Prompt.Length + row.Completions.Max(completion => completion.Length))],
             spec.BatchSize, seed, Stages.Reward);
-        trained = new TrainedModel(Stages.Reward, Transformer.WithScoreHead(sft, Seeds.For(seed, Stages.Reward, 0, "head")), spec);
+        microBatches = new MicroBatches(microBatchSize);
+        trained = new TrainedModel(
+            Stages.Reward, Transformer.WithScoreHead(sft, Seeds.For(seed, Stages.Reward, 0, "head")), spec, microBatches);
     }
 
     /// <inheritdoc/>
@@ -67,20 +71,18 @@ public sealed class RewardModel : ITrainingMethod
     /// <inheritdoc/>
     public IReadOnlyDictionary<string, double> Advance()
     {
-        using DisposeScope scope = NewDisposeScope();
         TokenizedPreference[] rows = [.. batches[Step].Select(i => train[i])];
-        RankedPairs pairs = RankedPairs.AllPairs([.. rows.Select(row => row.Ranks)]);
-        Tensor rewards = Rewards.OfLastTokens(trained.Model, [.. rows.SelectMany(Sequences)], tokenizer.PadId);
-        Tensor loss = Losses.KWiseReward(rewards, pairs, spec.CentreCoefficient);
         double learningRate = Schedules.LearningRate(spec, Step, TotalSteps);
-        (double lossValue, double norm) = trained.Descend(loss, learningRate, spec.MaxGradientNorm, $"reward model step {Step}");
+        (double loss, double norm, IReadOnlyList<float[]> shares) = trained.Descend(
+            rows.Length, some => Share(rows[some], rows.Length), learningRate, spec.MaxGradientNorm, $"reward model step {Step}");
         Step++;
 
-        float[] scores = rewards.ToSingles();
+        float[] scores = [.. shares.SelectMany(share => share)];
+        RankedPairs pairs = RankedPairs.AllPairs([.. rows.Select(row => row.Ranks)]);
         double[] gaps = [.. pairs.Better.Zip(pairs.Worse, (better, worse) => (double)scores[better] - scores[worse])];
-        return new Dictionary<string, double>
+        return microBatches.Report(new Dictionary<string, double>
         {
-            ["loss"] = lossValue,
+            ["loss"] = loss,
             ["accuracy"] = gaps.Average(gap => gap > 0 ? 1.0 : 0.0),
             ["margin_mean"] = gaps.Average(),
             ["reward_mean"] = scores.Average(),
@@ -88,7 +90,7 @@ public sealed class RewardModel : ITrainingMethod
             ["grad_norm"] = norm,
             ["lr"] = learningRate,
             ["epoch"] = (double)Step / batches.PerEpoch,
-        };
+        });
     }
 
     /// <inheritdoc/>
@@ -143,6 +145,14 @@ public sealed class RewardModel : ITrainingMethod
     {
         trained.Dispose();
         trained.Model.Dispose();
+    }
+
+    /// <summary>The share of some prompts in the loss of a batch of so many, and the scores of their completions.</summary>
+    private (Tensor Loss, float[] Scores) Share(TokenizedPreference[] rows, int prompts)
+    {
+        Tensor rewards = Rewards.OfLastTokens(trained.Model, [.. rows.SelectMany(Sequences)], tokenizer.PadId);
+        RankedPairs pairs = RankedPairs.AllPairs([.. rows.Select(row => row.Ranks)], prompts: prompts);
+        return (Losses.KWiseReward(rewards, pairs, spec.CentreCoefficient), rewards.ToSingles());
     }
 
     private RunningMoments Calibration()

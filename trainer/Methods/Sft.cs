@@ -3,8 +3,6 @@ using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Generation;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
-using TorchSharp;
-using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
 
@@ -24,6 +22,7 @@ public sealed class Sft : ITrainingMethod
     private readonly int maxNewTokens;
     private readonly long seed;
     private readonly EpochBatches batches;
+    private readonly MicroBatches microBatches;
     private readonly TrainedModel trained;
 
     /// <summary>Fine-tunes a language model in place.</summary>
@@ -34,9 +33,10 @@ public sealed class Sft : ITrainingMethod
     /// <param name="tokenizer">For its end and padding tokens.</param>
     /// <param name="maxNewTokens">Longest answer when the end-of-sequence rate is measured.</param>
     /// <param name="seed">The run's seed.</param>
+    /// <param name="microBatchSize">Demonstrations of a forward and backward pass at most; null takes the whole batch at once.</param>
     public Sft(
         Transformer model, SftSpec spec, IReadOnlyList<TokenizedDemonstration> train, IReadOnlyList<TokenizedDemonstration> validation,
-        ITokenizer tokenizer, int maxNewTokens, long seed)
+        ITokenizer tokenizer, int maxNewTokens, long seed, int? microBatchSize = null)
     {
         if (train.Count == 0)
             throw new JobInputException("SFT has no demonstration to learn from.", "Give demonstrations, or set sft.epochs to 0.");
@@ -47,7 +47,8 @@ public sealed class Sft : ITrainingMethod
         this.maxNewTokens = maxNewTokens;
         this.seed = seed;
         batches = new EpochBatches([.. train.Select(row => row.Prompt.Length + row.Completion.Length)], spec.BatchSize, seed, Stages.Sft);
-        trained = new TrainedModel(Stages.Sft, model, spec);
+        microBatches = new MicroBatches(microBatchSize);
+        trained = new TrainedModel(Stages.Sft, model, spec, microBatches);
     }
 
     /// <inheritdoc/>
@@ -59,23 +60,23 @@ public sealed class Sft : ITrainingMethod
     /// <inheritdoc/>
     public IReadOnlyDictionary<string, double> Advance()
     {
-        using DisposeScope scope = NewDisposeScope();
-        Transformer model = trained.Model;
-        var rows = batches[Step].Select(i => (train[i].Prompt, train[i].Completion));
-        TokenBatch batch = TokenBatch.Of([.. rows], tokenizer.PadId, model.Device);
-        (Tensor loss, double accuracy) = LanguageModelling.Loss(model, batch);
+        (int[] Prompt, int[] Completion)[] rows = [.. batches[Step].Select(i => (train[i].Prompt, train[i].Completion))];
+        long tokens = TokenBatch.CountTokens(rows);
         double learningRate = Schedules.LearningRate(spec, Step, TotalSteps);
-        (double lossValue, double norm) = trained.Descend(loss, learningRate, spec.MaxGradientNorm, $"SFT step {Step}");
+        (double loss, double norm, IReadOnlyList<double> accuracies) = trained.Descend(
+            rows.Length,
+            some => LanguageModelling.Loss(trained.Model, TokenBatch.Of(rows[some], tokenizer.PadId, trained.Model.Device), tokens),
+            learningRate, spec.MaxGradientNorm, $"SFT step {Step}");
         Step++;
-        return new Dictionary<string, double>
+        return microBatches.Report(new Dictionary<string, double>
         {
-            ["loss"] = lossValue,
-            ["token_accuracy"] = accuracy,
-            ["tokens"] = batch.Tokens,
+            ["loss"] = loss,
+            ["token_accuracy"] = accuracies.Sum(),
+            ["tokens"] = tokens,
             ["grad_norm"] = norm,
             ["lr"] = learningRate,
             ["epoch"] = (double)Step / batches.PerEpoch,
-        };
+        });
     }
 
     /// <inheritdoc/>

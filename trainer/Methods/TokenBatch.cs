@@ -15,6 +15,10 @@ internal readonly record struct TokenBatch(Tensor Ids, Tensor Positions, Tensor 
     /// <summary>Number of tokens to predict.</summary>
     public long Tokens => Targets.shape[0];
 
+    /// <summary>Number of tokens to predict in rows, however they are batched.</summary>
+    public static long CountTokens(IEnumerable<(int[] Prompt, int[] Completion)> rows) =>
+        rows.Sum(row => (long)Math.Max(0, row.Prompt.Length == 0 ? row.Completion.Length - 1 : row.Completion.Length));
+
     /// <summary>Lays out rows. The first token of a row without prompt has no predictor and is not a target.</summary>
     public static TokenBatch Of(IReadOnlyList<(int[] Prompt, int[] Completion)> rows, int padId, Device device)
     {

@@ -10,12 +10,13 @@ namespace Rlhf.Trainer.Methods;
 /// <param name="part">Names the checkpoint parts: "{part}" for the weights, "{part}.optimizer" for the moments.</param>
 /// <param name="model">The model; stays the caller's.</param>
 /// <param name="options">The optimizer's settings.</param>
-internal sealed class TrainedModel(string part, Transformer model, AdamWOptions options) : IDisposable
+/// <param name="microBatches">How a step is divided; models that step together share it.</param>
+internal sealed class TrainedModel(string part, Transformer model, AdamWOptions options, MicroBatches microBatches) : IDisposable
 {
     private readonly AdamW optimizer = new(model.NamedWeights().Select(weight => (weight.Name, (Tensor)weight.Value)), options);
 
-    public TrainedModel(string part, Transformer model, OptimizationSpec spec)
-        : this(part, model, new AdamWOptions(spec.Beta1, spec.Beta2, spec.AdamEpsilon, spec.WeightDecay))
+    public TrainedModel(string part, Transformer model, OptimizationSpec spec, MicroBatches microBatches)
+        : this(part, model, new AdamWOptions(spec.Beta1, spec.Beta2, spec.AdamEpsilon, spec.WeightDecay), microBatches)
     {
     }
 
@@ -24,23 +25,47 @@ internal sealed class TrainedModel(string part, Transformer model, AdamWOptions 
     /// <summary>Optimizer steps done; part of the method's state.</summary>
     public int OptimizerSteps => optimizer.Steps;
 
-    /// <summary>Back-propagates a loss and takes one optimizer step.</summary>
-    /// <param name="loss">Scalar.</param>
+    /// <summary>Back-propagates the loss of a batch, micro-batch by micro-batch, and takes one optimizer step.</summary>
+    /// <typeparam name="T">Figures of a micro-batch, for the metrics; no tensors.</typeparam>
+    /// <param name="rows">Rows of the batch.</param>
+    /// <param name="share">
+    /// For some of the rows their share of the loss, a scalar divided by what the whole batch counts (never by the micro-batch's own tokens
+    /// or pairs), with figures. May be called again for the same rows.
+    /// </param>
     /// <param name="learningRate">The rate of this step.</param>
     /// <param name="maxGradientNorm">Clips the global gradient norm; 0 does not.</param>
     /// <param name="where">The step in words, for the error.</param>
-    /// <returns>The loss and the gradient norm before clipping.</returns>
+    /// <returns>The loss, the gradient norm before clipping, and the figures of the micro-batches in the order of their rows.</returns>
     /// <exception cref="DivergedException">One of them is not finite; the weights have not moved.</exception>
-    public (double Loss, double GradientNorm) Descend(Tensor loss, double learningRate, double maxGradientNorm, string where)
+    public (double Loss, double GradientNorm, IReadOnlyList<T> Figures) Descend<T>(
+        int rows, Func<Range, (Tensor Loss, T Figures)> share, double learningRate, double maxGradientNorm, string where)
     {
-        double value = loss.ToDouble();
-        if (!double.IsFinite(value))
-            throw new DivergedException($"{where}: the loss of the {part} is {value}. Lower the learning rate, or look at the data.");
-        loss.backward();
+        double loss = 0;
+        List<T> figures = [];
+        microBatches.Run(rows, BackPropagate, StartOver);
         double norm = optimizer.Step(learningRate, maxGradientNorm > 0 ? maxGradientNorm : double.PositiveInfinity);
         if (!double.IsFinite(norm))
             throw new DivergedException($"{where}: the gradient norm of the {part} is {norm}. Lower the learning rate.");
-        return (value, norm);
+        return (loss, norm, figures);
+
+        void StartOver()
+        {
+            optimizer.ClearGradients();
+            figures.Clear();
+            loss = 0;
+        }
+
+        void BackPropagate(Range microBatch)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            (Tensor tensor, T figure) = share(microBatch);
+            double value = tensor.ToDouble();
+            if (!double.IsFinite(value))
+                throw new DivergedException($"{where}: the loss of the {part} is {value}. Lower the learning rate, or look at the data.");
+            tensor.backward();
+            loss += value;
+            figures.Add(figure);
+        }
     }
 
     public void Save(ICheckpointWriter checkpoint)

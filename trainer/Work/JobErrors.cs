@@ -1,8 +1,8 @@
-using System.Runtime.InteropServices;
 using Rlhf.Jobs;
 using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Methods;
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
 
 namespace Rlhf.Trainer.Work;
 
@@ -28,8 +28,8 @@ internal static class JobErrors
                 "A stored input is damaged. Restore the blob, or start a new run so that it is made again."),
             DivergedException => (JobErrorKind.Diverged,
                 "Lower the stage's learningRate or raise its warmupFraction; look at grad_norm in the stage's metrics."),
-            _ when IsOutOfMemory(e) => (JobErrorKind.OutOfMemory,
-                "Lower the stage's batchSize (PPO: minibatchSize, episodes), the token limits, or take a larger machine."),
+            _ when OutOfMemory.Is(e) => (JobErrorKind.OutOfMemory,
+                "Set or lower trainer.microBatchSize; where it is 1 already, lower the token limits, or take a larger machine."),
             _ when IsDiskFull(e) => (JobErrorKind.DiskFull,
                 "Free space in the trainer's cache folder (RLHF_CACHE), or give the machine a larger disk."),
             _ => (JobErrorKind.Internal, "Look at the trainer's log around this time; if it repeats, report it with the run's spec."),
@@ -39,14 +39,6 @@ internal static class JobErrors
         string message = $"{where}: {what}";
         return new JobError(kind, message.Length <= LongestMessage ? message : message[..LongestMessage] + " ...", remedy);
     }
-
-    private static bool IsOutOfMemory(Exception e) =>
-        e is OutOfMemoryException
-        // libtorch reports both its allocators' failures as a plain C++ error.
-        || (e is ExternalException or InvalidOperationException
-            && (e.Message.Contains("out of memory", StringComparison.OrdinalIgnoreCase)
-                || e.Message.Contains("not enough memory", StringComparison.OrdinalIgnoreCase)
-                || e.Message.Contains("can't allocate memory", StringComparison.OrdinalIgnoreCase)));
 
     private static bool IsDiskFull(Exception e) =>
         e is IOException io

@@ -53,7 +53,8 @@ internal sealed class StageInputs(
         {
             Method = new Pretrain(
                 model, spec.Pretrain ?? new PretrainSpec(), [.. train.Select(text => tokenizer.Encode(text))],
-                [.. Texts("validation").Select(text => tokenizer.Encode(text))], tokenizer, spec.Seed),
+                [.. Texts("validation").Select(text => tokenizer.Encode(text))], tokenizer, spec.Seed,
+                spec.Trainer.MicroBatchSize),
             Model = new FinishedModel(ModelRoles.Base, folder => HuggingFaceFolder.Save(folder, model, tokenizer)),
             SaveInputs = checkpoint => SaveTokenizer(checkpoint, tokenizer),
             Owned = [model],
@@ -69,7 +70,7 @@ internal sealed class StageInputs(
             Method = new Sft(
                 start.Model, spec.Sft, [.. Rows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)],
                 [.. OptionalRows(DatasetNames.Demonstrations, "validation").Select(rows.Demonstration)],
-                start.Tokenizer, spec.Ppo.MaxNewTokens, spec.Seed),
+                start.Tokenizer, spec.Ppo.MaxNewTokens, spec.Seed, spec.Trainer.MicroBatchSize),
             Model = new FinishedModel(ModelRoles.Sft, folder => HuggingFaceFolder.Save(folder, start.Model, start.Tokenizer)),
             Owned = [start],
         };
@@ -83,7 +84,8 @@ internal sealed class StageInputs(
         var method = new RewardModel(
             sft.Model, spec.Reward, [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)],
             [.. validation.Select(rows.Preference)],
-            [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], sft.Tokenizer, spec.Seed);
+            [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], sft.Tokenizer, spec.Seed,
+            spec.Trainer.MicroBatchSize);
         return new StageWork
         {
             Method = method,
@@ -105,7 +107,7 @@ internal sealed class StageInputs(
         IReadOnlyList<Row> demonstrations = spec.Ppo.PtxCoefficient > 0 ? Rows(DatasetNames.Demonstrations, "train") : [];
         var method = new Ppo(
             sft.Model, reward.Model, spec.Ppo, [.. Rows(DatasetNames.Prompts, "train").Select(rows.PromptOnly)],
-            [.. demonstrations.Select(rows.Demonstration)], sft.Tokenizer, spec.Seed);
+            [.. demonstrations.Select(rows.Demonstration)], sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize);
         return new StageWork
         {
             Method = method,

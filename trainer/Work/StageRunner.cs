@@ -104,6 +104,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
     {
         private readonly Checkpoints _checkpoints = new(blobs, cache, attempt, log, scratch);
         private readonly Stopwatch _sinceLogged = Stopwatch.StartNew();
+        private double? _microBatchSize = spec.Trainer.MicroBatchSize;
 
         private string Name => $"{attempt.RunId}/{attempt.Stage}#{attempt.Fence}";
 
@@ -181,6 +182,12 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
             var watch = Stopwatch.StartNew();
             IReadOnlyDictionary<string, double> metrics = method.Advance();
             progress.Stepped(method.Step, watch.Elapsed.TotalSeconds, metrics);
+            if (metrics.TryGetValue("micro_batch_size", out double rows) && rows != _microBatchSize)
+            {
+                _microBatchSize = rows;
+                log.Line($"{Name} goes on in micro-batches of {rows} rows: more did not fit into memory");
+            }
+
             if (_sinceLogged.Elapsed < LogEvery)
                 return;
             _sinceLogged.Restart();

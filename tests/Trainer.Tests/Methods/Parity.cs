@@ -9,6 +9,9 @@ namespace Rlhf.Trainer.Tests.Methods;
 /// <summary>The cases of fixtures/rl: inputs and outputs of the named functions of other code bases, run in float64.</summary>
 internal static class Parity
 {
+    private static readonly AsyncLocal<List<ParityFigure>?> Recorded = new();
+    private static readonly AsyncLocal<(string File, string Function)?> Current = new();
+
     /// <summary>Runs a check on every case of a function; fails if there is none. Tensors made inside are disposed of.</summary>
     public static void Each(string file, string function, Action<ParityCase> check)
     {
@@ -20,11 +23,23 @@ internal static class Parity
             if (element.GetProperty("fn").GetString() != function)
                 continue;
             using DisposeScope scope = NewDisposeScope();
+            Current.Value = (file, function);
             check(new ParityCase(element));
+            Current.Value = null;
             checkedCases++;
         }
 
         Assert.True(checkedCases > 0, $"{file} has no case of {function}");
+    }
+
+    /// <summary>What the checks inside <paramref name="run"/> found, comparison by comparison.</summary>
+    public static IReadOnlyList<ParityFigure> Record(Action run)
+    {
+        List<ParityFigure> figures = [];
+        Recorded.Value = figures;
+        run();
+        Recorded.Value = null;
+        return figures;
     }
 
     /// <summary>Asserts equality within a tolerance relative to max(1, |expected|), where the mask (if given) keeps.</summary>
@@ -37,6 +52,7 @@ internal static class Parity
         if (mask is not null)
             error = where(mask > 0, error, zeros_like(error));
         double worst = error.max().item<double>();
+        Note(worst, tolerance);
         Assert.True(worst <= tolerance, string.Create(CultureInfo.InvariantCulture,
             $"largest error {worst:g3} > {tolerance:g3}\nexpected {expected.cstr()}\nactual {wide.cstr()}"));
     }
@@ -45,10 +61,19 @@ internal static class Parity
 
     public static void Close(double expected, double actual, double tolerance)
     {
-        double allowed = tolerance * Math.Max(1, Math.Abs(expected));
+        double scale = Math.Max(1, Math.Abs(expected)), allowed = tolerance * scale;
+        Note(Math.Abs(actual - expected) / scale, tolerance);
         Assert.InRange(actual, expected - allowed, expected + allowed);
     }
+
+    private static void Note(double deviation, double tolerance)
+    {
+        if (Current.Value is { } at) Recorded.Value?.Add(new ParityFigure(at.File, at.Function, deviation, tolerance));
+    }
 }
+
+/// <summary>One comparison: the largest deviation, relative to max(1, |expected|).</summary>
+internal sealed record ParityFigure(string File, string Function, double Deviation, double Tolerance);
 
 /// <summary>One case: paths such as "out.loss" name its values.</summary>
 internal sealed class ParityCase(JsonElement element)

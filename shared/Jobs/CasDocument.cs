@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Rlhf.Storage;
 
 namespace Rlhf.Jobs;
@@ -7,6 +8,8 @@ namespace Rlhf.Jobs;
 /// <summary>JSON documents changed by compare-and-swap.</summary>
 public static class CasDocument
 {
+    private static readonly JsonSerializerOptions Finite = new(RlhfJson.Compact) { Converters = { new FiniteNumbers() } };
+
     /// <summary>Reads a document; null when there is none.</summary>
     /// <exception cref="CorruptBlobException">The blob is no such document.</exception>
     public static async Task<T?> ReadJsonAsync<T>(this IBlobStore blobs, string path, CancellationToken cancellation)
@@ -58,12 +61,21 @@ public static class CasDocument
     {
         try
         {
-            return content.ToObjectFromJson<T>(RlhfJson.Compact) ?? throw new CorruptBlobException(path, "it holds null");
+            return content.ToObjectFromJson<T>(Finite) ?? throw new CorruptBlobException(path, "it holds null");
         }
         catch (JsonException e)
         {
             throw new CorruptBlobException(path, $"it is no {typeof(T).Name}: {e.Message}");
         }
+    }
+
+    /// <summary>JSON has no infinity, but a damaged number such as 1e999 would be read as one, and could then not be written again.</summary>
+    private sealed class FiniteNumbers : JsonConverter<double>
+    {
+        public override double Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
+            reader.GetDouble() is var value && double.IsFinite(value) ? value : throw new JsonException("a number is too large");
+
+        public override void Write(Utf8JsonWriter writer, double value, JsonSerializerOptions options) => writer.WriteNumberValue(value);
     }
 }
 

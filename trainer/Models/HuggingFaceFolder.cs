@@ -1,4 +1,3 @@
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using Rlhf.Trainer.Tokenizers;
 using TorchSharp.Modules;
@@ -64,6 +63,7 @@ public static class HuggingFaceFolder
         Transformer? model = null;
         try
         {
+            CheckSize(config, tensors, directory);
             model = new Transformer(config, device);
             Fill(model, tensors, directory);
             return model;
@@ -102,7 +102,7 @@ public static class HuggingFaceFolder
         if (!File.Exists(file)) return config;
         try
         {
-            int[] ends = JsonNode.Parse(File.ReadAllText(file))?["eos_token_id"] switch
+            int[] ends = JsonFile.ReadObject(file)["eos_token_id"] switch
             {
                 JsonArray several => [.. several.Select(id => id?.GetValue<int>() ?? throw new FormatException("null is none"))],
                 JsonValue one => [one.GetValue<int>()],
@@ -110,9 +110,25 @@ public static class HuggingFaceFolder
             };
             return config with { EosIds = [.. config.EosIds.Union(ends)] };
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException)
+        catch (Exception e) when (e is InvalidOperationException or FormatException)
         {
             throw new ModelFormatException(file, $"'eos_token_id' must be a token id or a list of them: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Before memory is taken: a config.json that asks for more numbers than the files hold does not belong to them.</summary>
+    private static void CheckSize(ModelConfig config, Dictionary<string, SafetensorsFile> tensors, string directory)
+    {
+        UInt128 held = 0, hidden = (uint)config.HiddenSize, attention = (UInt128)(uint)config.HeadCount * (uint)config.HeadDimension;
+        foreach ((string name, SafetensorsFile file) in tensors)
+            held += file.ShapeOf(name).Aggregate((UInt128)1, (product, extent) => product * (ulong)extent);
+        UInt128 least = (UInt128)(uint)config.VocabularySize * (uint)config.EmbeddingDimension
+            + (WeightNames.For(config.ModelType).Positions is null ? 0 : (uint)config.MaxPositions * hidden)
+            + (UInt128)(uint)config.LayerCount * hidden * (attention + (uint)config.IntermediateSize);
+        if (least > held)
+        {
+            throw new ModelFormatException(
+                directory, $"the weights are {held} numbers, and config.json asks for more than {least}; the two do not belong together.");
         }
     }
 
@@ -170,7 +186,7 @@ public static class HuggingFaceFolder
 
         try
         {
-            if (JsonNode.Parse(File.ReadAllText(index))?["weight_map"] is not JsonObject map)
+            if (JsonFile.ReadObject(index)["weight_map"] is not JsonObject map)
                 throw new ModelFormatException(index, "field 'weight_map' is missing.");
             var shards = new Dictionary<string, SafetensorsFile>();
             foreach ((string name, JsonNode? shard) in map)
@@ -190,7 +206,7 @@ public static class HuggingFaceFolder
         catch (Exception e)
         {
             foreach (SafetensorsFile file in tensors.Values.Distinct()) file.Dispose();
-            if (e is JsonException or InvalidOperationException)
+            if (e is InvalidOperationException)
                 throw new ModelFormatException(index, $"not a safetensors index: {e.Message}", e);
             throw;
         }

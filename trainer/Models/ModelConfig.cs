@@ -163,17 +163,7 @@ public sealed record ModelConfig
     {
         if (!File.Exists(file))
             throw new ModelFormatException(file, "no such file. A model folder in Hugging Face's format has a config.json.");
-        JsonObject root;
-        try
-        {
-            root = JsonNode.Parse(File.ReadAllText(file)) as JsonObject ?? throw new JsonException("the top level is not an object");
-        }
-        catch (JsonException e)
-        {
-            throw new ModelFormatException(file, $"not a JSON object: {e.Message}", e);
-        }
-
-        ModelConfig config = ConfigFields.Read(root, file);
+        ModelConfig config = ConfigFields.Read(JsonFile.ReadObject(file), file);
         config.Validate(file);
         return config;
     }
@@ -183,6 +173,9 @@ public sealed record ModelConfig
 
     /// <summary>The content of <c>config.json</c>.</summary>
     public JsonObject ToJson() => ConfigFields.Write(this);
+
+    /// <summary>The rotary tables hold every position; longer contexts than this exist in no model of the supported families.</summary>
+    private const int LargestMaxPositions = 1 << 21;
 
     private static readonly JsonSerializerOptions IndentedJson = new() { WriteIndented = true };
 
@@ -199,6 +192,8 @@ public sealed record ModelConfig
         Positive(HeadDimension, "head dimension");
         Positive(MaxPositions, "number of positions");
         Positive(EmbeddingDimension, "embedding dimension");
+        if (MaxPositions > LargestMaxPositions)
+            throw new ModelFormatException(file, $"{MaxPositions} positions are more than the {LargestMaxPositions} that are supported.");
         if (HeadCount % KeyValueHeadCount != 0)
             throw new ModelFormatException(file, $"{HeadCount} attention heads are not a multiple of {KeyValueHeadCount} key/value heads.");
         if (RotaryDimension % 2 != 0 || RotaryDimension > HeadDimension)

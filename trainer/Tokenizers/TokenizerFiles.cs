@@ -75,7 +75,7 @@ internal static class TokenizerFiles
 
     private static BpeDefinition ReadTokenizerJson(string directory, string file)
     {
-        JsonObject root = ReadObject(file);
+        JsonObject root = JsonFile.ReadObject(file);
         if (root["model"] is not JsonObject model) throw new ModelFormatException(file, "field 'model' is missing.");
         string? type = Text(model["type"]);
         if (type is not (null or "BPE"))
@@ -95,8 +95,9 @@ internal static class TokenizerFiles
         }
 
         List<AddedToken> added = [];
-        foreach (JsonNode? token in root["added_tokens"] as JsonArray ?? [])
+        foreach (JsonNode? entry in root["added_tokens"] as JsonArray ?? [])
         {
+            var token = entry as JsonObject;
             if (Text(token?["content"]) is not { Length: > 0 } content || Number(token?["id"]) is not { } id)
                 throw new ModelFormatException(file, "an entry of 'added_tokens' has no id or no content.");
             added.Add(new AddedToken(id, content, token?["special"] is JsonValue s && s.TryGetValue(out bool special) && special));
@@ -135,10 +136,10 @@ internal static class TokenizerFiles
             merges.Add((parts[0], parts[1]));
         }
 
-        Dictionary<string, int> vocabulary = ReadVocabulary(ReadObject(vocabularyFile), vocabularyFile);
+        Dictionary<string, int> vocabulary = ReadVocabulary(JsonFile.ReadObject(vocabularyFile), vocabularyFile);
         string addedFile = Path.Combine(directory, "added_tokens.json");
         List<AddedToken> added = File.Exists(addedFile)
-            ? [.. ReadVocabulary(ReadObject(addedFile), addedFile).Select(t => new AddedToken(t.Value, t.Key, Special: true))]
+            ? [.. ReadVocabulary(JsonFile.ReadObject(addedFile), addedFile).Select(t => new AddedToken(t.Value, t.Key, Special: true))]
             : [];
         // The control tokens of these files are those that no byte names can spell, and the end token.
         added.AddRange(vocabulary
@@ -207,21 +208,21 @@ internal static class TokenizerFiles
 
     private static (PreTokenizer PreTokenizer, bool AddPrefixSpace) ReadPreTokenizer(JsonNode? node, string file)
     {
-        JsonNode?[] steps = node is null ? [] : Text(node["type"]) == "Sequence" ? [.. node["pretokenizers"] as JsonArray ?? []] : [node];
+        JsonNode?[] steps = node is JsonObject one && Text(one["type"]) == "Sequence" ? [.. one["pretokenizers"] as JsonArray ?? []] : [node];
         PreTokenizer? found = null;
         bool prefix = false, byteLevel = false;
-        foreach (JsonNode? step in steps)
+        foreach (JsonObject step in steps.OfType<JsonObject>())
         {
-            switch (Text(step?["type"]))
+            switch (Text(step["type"]))
             {
                 case "ByteLevel":
                     byteLevel = true;
-                    prefix = step!["add_prefix_space"] is JsonValue p && p.TryGetValue(out bool adds) && adds;
+                    prefix = step["add_prefix_space"] is JsonValue p && p.TryGetValue(out bool adds) && adds;
                     bool ownPattern = step["use_regex"] is not JsonValue r || !r.TryGetValue(out bool uses) || uses;
                     if (ownPattern && found is null) found = PreTokenizer.Gpt2;
                     else if (ownPattern) throw new ModelFormatException(file, "a pre-tokenizer with two patterns is not supported.");
                     break;
-                case "Split" when Text(step!["pattern"]?["Regex"]) is { } pattern && found is null && Text(step["behavior"]) == "Isolated":
+                case "Split" when Text((step["pattern"] as JsonObject)?["Regex"]) is { } pattern && found is null && Text(step["behavior"]) == "Isolated":
                     found = PreTokenizer.For(pattern)
                         ?? throw new ModelFormatException(
                             file, $"the pre-tokenizer pattern {pattern} is none of those supported (GPT-2, Llama 3, Qwen2).");
@@ -238,11 +239,12 @@ internal static class TokenizerFiles
 
     private static bool ReadNormaliser(JsonNode? node, string file)
     {
-        switch (Text(node?["type"]))
+        var normaliser = node as JsonObject;
+        switch (Text(normaliser?["type"]))
         {
             case null: return false;
             case "NFC": return true;
-            case "Sequence" when node!["normalizers"] is JsonArray { Count: 0 }: return false;
+            case "Sequence" when normaliser!["normalizers"] is JsonArray { Count: 0 }: return false;
             case { } other: throw new ModelFormatException(file, $"a normaliser of type '{other}' is not supported.");
         }
     }
@@ -290,19 +292,7 @@ internal static class TokenizerFiles
     private static JsonObject ReadIfPresent(string directory, string name)
     {
         string file = Path.Combine(directory, name);
-        return File.Exists(file) ? ReadObject(file) : [];
-    }
-
-    private static JsonObject ReadObject(string file)
-    {
-        try
-        {
-            return JsonNode.Parse(File.ReadAllText(file)) as JsonObject ?? throw new ModelFormatException(file, "not a JSON object.");
-        }
-        catch (JsonException e)
-        {
-            throw new ModelFormatException(file, $"not valid JSON: {e.Message}", e);
-        }
+        return File.Exists(file) ? JsonFile.ReadObject(file) : [];
     }
 
     private static string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue(out string? text) ? text : null;

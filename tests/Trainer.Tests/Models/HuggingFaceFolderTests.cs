@@ -9,6 +9,8 @@ public sealed class HuggingFaceFolderTests : IDisposable
 {
     private readonly TemporaryFolder folder = new();
 
+    public static TheoryData<string> FamilyNames => [.. Families.Names];
+
     public static TheoryData<string> AllModels => [.. ModelFixture.LanguageModels, .. ModelFixture.RewardModels];
 
     [Theory]
@@ -86,6 +88,100 @@ public sealed class HuggingFaceFolderTests : IDisposable
                 Assert.True(expected.to(type).to(ScalarType.Float32).equal(actual).all().item<bool>());
             }
         }
+    }
+
+    /// <summary>
+    /// What checkpoints on the hub have, all at once: no prefix, a tied head as a copy, mask and rotation buffers, half precision, shards.
+    /// </summary>
+    [Theory]
+    [MemberData(nameof(FamilyNames))]
+    public void A_folder_as_the_hub_has_them_loads(string name)
+    {
+        using var scope = NewDisposeScope();
+        using Transformer model = Families.Load(name);
+        WeightNames names = WeightNames.For(model.Config.ModelType);
+        string head = $"{names.Head}.weight", layer = $"{names.Layer}0."[names.Prefix.Length..];
+        string attention = layer + names.QueryKeyValue[0].Split('.')[0];
+        (string Name, Tensor Value)[] stored =
+        [
+            .. model.NamedWeights().Select(w => (w.Name.StartsWith(names.Prefix, StringComparison.Ordinal)
+                ? w.Name[names.Prefix.Length..] : w.Name, w.Value.to(ScalarType.Float16))),
+            .. model.Config.TiedEmbeddings ? [(head, model.NamedWeights()[0].Value.to(ScalarType.Float16))] : Array.Empty<(string, Tensor)>(),
+            ..
+            from buffer in model.Config.ModelType switch
+            {
+                "gpt2" => ["bias", "masked_bias"],
+                "gpt_neox" => ["bias", "masked_bias", "rotary_emb.inv_freq"],
+                "opt" => [],
+                _ => (string[])["rotary_emb.inv_freq"],
+            }
+            select ($"{attention}.{buffer}", ones(4, dtype: ScalarType.Float16)),
+        ];
+        var map = new JsonObject();
+        foreach ((int shard, (string Name, Tensor Value)[] part) in stored.Chunk(7).Index())
+        {
+            string file = $"model-{shard + 1:D5}-of-{(stored.Length + 6) / 7:D5}.safetensors";
+            Safetensors.Write(Path.Combine(folder.Path, file), part);
+            foreach ((string tensor, _) in part) map[tensor] = file;
+        }
+
+        var index = new JsonObject { ["metadata"] = new JsonObject { ["total_size"] = 1 }, ["weight_map"] = map };
+        File.WriteAllText(Path.Combine(folder.Path, "model.safetensors.index.json"), index.ToJsonString());
+        model.Config.Write(Path.Combine(folder.Path, "config.json"));
+        using Transformer loaded = HuggingFaceFolder.LoadModel(folder.Path);
+        foreach (((string weight, var expected), (_, var actual)) in model.NamedWeights().Zip(loaded.NamedWeights()))
+            Assert.True(expected.to(ScalarType.Float16).to(ScalarType.Float32).equal(actual).all().item<bool>(), weight);
+    }
+
+    [Theory]
+    [MemberData(nameof(FamilyNames))]
+    public void A_saved_language_model_has_the_layout_that_transformers_loads(string name)
+    {
+        using Transformer model = Families.Load(name);
+        (JsonObject config, JsonObject header) = SaveAndRead(model);
+        string prefix = ClassPrefixes[model.Config.ModelType];
+        Assert.Equal(prefix == "GPT2" ? "GPT2LMHeadModel" : $"{prefix}ForCausalLM", config["architectures"]![0]!.GetValue<string>());
+        Assert.Null(config["id2label"]); // else transformers would count labels
+        // Without "format": "pt" transformers refuses a file of weights.
+        Assert.Equal("pt", header["__metadata__"]!["format"]!.GetValue<string>());
+        WeightNames names = WeightNames.For(model.Config.ModelType);
+        Assert.Equal(model.Config.TiedEmbeddings, !header.ContainsKey($"{names.Head}.weight"));
+        Assert.All(
+            header.Select(tensor => tensor.Key).Where(tensor => tensor != "__metadata__" && tensor != $"{names.Head}.weight"),
+            tensor => Assert.StartsWith(names.Prefix, tensor, StringComparison.Ordinal));
+        Assert.All(header.Where(t => t.Key != "__metadata__"), t => Assert.Equal("F32", t.Value!["dtype"]!.GetValue<string>()));
+    }
+
+    [Theory]
+    [MemberData(nameof(FamilyNames))]
+    public void A_saved_reward_model_is_a_sequence_classifier_with_one_label(string name)
+    {
+        using Transformer language = Families.Load(name), model = Transformer.WithScoreHead(language, seed: 1);
+        (JsonObject config, JsonObject header) = SaveAndRead(model);
+        Assert.Equal(
+            $"{ClassPrefixes[model.Config.ModelType]}ForSequenceClassification", config["architectures"]![0]!.GetValue<string>());
+        // transformers takes the number of labels from this map, and the width of `score` from the number of labels.
+        Assert.Equal("""{"0":"LABEL_0"}""", config["id2label"]!.ToJsonString());
+        Assert.Equal($"[1,{model.Config.EmbeddingDimension}]", header["score.weight"]!["shape"]!.ToJsonString());
+        Assert.False(header.ContainsKey($"{WeightNames.For(model.Config.ModelType).Head}.weight"));
+        using Transformer loaded = HuggingFaceFolder.LoadModel(folder.Path);
+        Assert.Equal(HeadKind.Score, loaded.Config.Head);
+        AssertSameWeights(model, loaded);
+    }
+
+    /// <summary>The names of transformers' classes.</summary>
+    private static readonly Dictionary<string, string> ClassPrefixes = new()
+    {
+        ["llama"] = "Llama", ["mistral"] = "Mistral", ["qwen2"] = "Qwen2", ["qwen3"] = "Qwen3",
+        ["gpt2"] = "GPT2", ["gpt_neox"] = "GPTNeoX", ["opt"] = "OPT",
+    };
+
+    private (JsonObject Config, JsonObject Header) SaveAndRead(Transformer model)
+    {
+        HuggingFaceFolder.Save(folder.Path, model, null);
+        byte[] weights = File.ReadAllBytes(Path.Combine(folder.Path, "model.safetensors"));
+        JsonNode header = JsonNode.Parse(weights.AsSpan(8, (int)BitConverter.ToUInt64(weights)))!;
+        return ((JsonObject)JsonNode.Parse(File.ReadAllText(Path.Combine(folder.Path, "config.json")))!, (JsonObject)header);
     }
 
     [Fact]

@@ -124,19 +124,28 @@ internal sealed class PlainForward(Transformer model)
             [.. heads.Where((_, i) => i % 3 == 0)], [.. heads.Where((_, i) => i % 3 == 1)], [.. heads.Where((_, i) => i % 3 == 2)]);
     }
 
-    /// <summary>Without the scaling of long contexts.</summary>
     private double[] Rotate(double[] head, int position)
     {
         double[] rotated = [.. head];
         int half = c.RotaryDimension / 2;
         for (int i = 0; i < half; i++)
         {
-            (double sine, double cosine) = Math.SinCos(position / Math.Pow(c.RotaryTheta, 2.0 * i / c.RotaryDimension));
+            (double sine, double cosine) = Math.SinCos(position * Frequency(i));
             rotated[i] = head[i] * cosine - head[i + half] * sine;
             rotated[i + half] = head[i + half] * cosine + head[i] * sine;
         }
 
         return rotated;
+    }
+
+    private double Frequency(int i)
+    {
+        double frequency = Math.Pow(c.RotaryTheta, -2.0 * i / c.RotaryDimension);
+        if (c.RotaryScaling is not { } s) return frequency;
+        // Llama 3: full turns in the original context decide; few of them are slowed down, between the bounds by degrees.
+        double turns = s.OriginalMaxPositions * frequency / (2 * Math.PI);
+        double kept = Math.Clamp((turns - s.LowFrequencyFactor) / (s.HighFrequencyFactor - s.LowFrequencyFactor), 0, 1);
+        return frequency * (kept + (1 - kept) / s.Factor);
     }
 
     private double[] FeedForward(double[] x, string up, string down) => Matrix([.. Matrix(x, up).Select(v => c.Activation switch

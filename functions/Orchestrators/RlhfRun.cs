@@ -125,7 +125,7 @@ public static class RlhfRun
                 Stages.Evaluate, JobKind.Evaluate,
                 [
                     .. Sets(DatasetNames.Evaluation, "test"), .. Sets(DatasetNames.FewShot, "train"),
-                    .. Sets(DatasetNames.Preferences, "test"),
+                    .. Sets(DatasetNames.Preferences, "test"), .. Sets(DatasetNames.Demonstrations, "validation"),
                 ]);
             evaluation = evaluated.Artifacts.GetValueOrDefault(ArtifactNames.Evaluation);
         }

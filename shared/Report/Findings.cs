@@ -42,8 +42,8 @@ public static class Findings
     private static readonly string[] Rewards = ["gold_reward", "proxy_reward"];
 
     /// <summary>One figure of the table; null where it was not measured.</summary>
-    public static EvaluationRow? Find(EvaluationReport? evaluation, string model, string metric) =>
-        evaluation?.Table.FirstOrDefault(row => row.Model == model && row.Metric == metric);
+    public static EvaluationRow? Find(EvaluationReport? evaluation, string model, string metric, string? subset = null) =>
+        evaluation?.Table.FirstOrDefault(row => row.Model == model && row.Metric == metric && row.Subset == subset);
 
     /// <summary>The reward that counts: gold where a judge gave one, else proxy; null where neither was measured.</summary>
     public static string? RewardMetric(EvaluationReport? evaluation) =>

@@ -78,11 +78,15 @@ public sealed record EvaluationReport
 
 /// <summary>A figure with its interval.</summary>
 /// <param name="Model"><c>base</c>, <c>base_few_shot</c>, <c>sft</c>, <c>best_of_4</c>, <c>best_of_16</c>, <c>ppo</c>, and with suffix <c>_greedy</c> the greedy answers.</param>
-/// <param name="Metric"><c>gold_reward</c>, <c>proxy_reward</c>, <c>helpful</c>, <c>honest</c>, <c>harmless</c>, <c>held_out</c>, <c>kl</c> ...</param>
+/// <param name="Metric"><c>gold_reward</c>, <c>proxy_reward</c>, <c>helpful</c>, <c>honest</c>, <c>harmless</c>, <c>held_out</c>, <c>kl</c>, <c>loss</c> ...</param>
 /// <param name="Value">The mean.</param>
-/// <param name="N">Answers it rests on.</param>
+/// <param name="N">Answers it rests on; of <c>loss</c> and <c>perplexity</c> the tokens.</param>
 /// <param name="Ci95">Half the width of the 95% interval: value plus or minus this.</param>
-public sealed record EvaluationRow(string Model, string Metric, double Value, int N, double Ci95);
+public sealed record EvaluationRow(string Model, string Metric, double Value, int N, double Ci95)
+{
+    /// <summary>The part of the data that the figure rests on; null where it rests on all.</summary>
+    public string? Subset { get; init; }
+}
 
 /// <summary>A prompt with the answers side by side.</summary>
 public sealed record EvaluationSample(string Prompt, string Base, string Sft, string Ppo)

@@ -24,6 +24,21 @@ public readonly record struct Estimate(double Value, int N, double Ci95)
         return new Estimate((double)hits / n, n, 1.96 * Math.Sqrt(adjusted * (1 - adjusted) / (n + 4)));
     }
 
+    /// <summary>
+    /// A ratio of sums over independent groups, such as the loss per token over texts of different lengths or the accuracy over prompts
+    /// with several pairs each; interval by linearisation (Cochran 1977, section 6.3). N is the number of groups. No groups give NaN.
+    /// </summary>
+    public static Estimate OfRatio(IReadOnlyList<(double Sum, double Size)> groups)
+    {
+        double size = groups.Sum(group => group.Size);
+        if (size <= 0)
+            return new Estimate(double.NaN, groups.Count, double.NaN);
+        double ratio = groups.Sum(group => group.Sum) / size;
+        double squares = groups.Sum(group => Math.Pow(group.Sum - ratio * group.Size, 2));
+        double variance = groups.Count > 1 ? groups.Count / (groups.Count - 1.0) * squares : 0;
+        return new Estimate(ratio, groups.Count, 1.96 * Math.Sqrt(variance) / size);
+    }
+
     /// <summary>The unweighted mean of two independent estimates.</summary>
     public static Estimate Balanced(Estimate a, Estimate b) =>
         new((a.Value + b.Value) / 2, a.N + b.N, Math.Sqrt(a.Ci95 * a.Ci95 + b.Ci95 * b.Ci95) / 2);

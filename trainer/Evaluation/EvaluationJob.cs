@@ -12,47 +12,45 @@ using TorchSharp;
 namespace Rlhf.Trainer.Evaluation;
 
 /// <summary>
-/// The evaluation: base, base with worked examples, SFT, best-of-n and PPO answer the same prompts, sampled and greedy, and the reward
-/// model is read on held-out rankings. A step is a chunk of prompts answered by one model, so that it can be stopped and resumed like
-/// training. Every model draws with the same random numbers: differences between models are not those of luck.
+/// The evaluation: base, base with worked examples, SFT, best-of-n and PPO answer the same prompts, sampled and greedy; held-out
+/// demonstrations are read by each language model, held-out rankings by the reward model. A step is a chunk of rows taken by one model,
+/// so that it can be stopped and resumed like training. Every model draws with the same random numbers: differences between models are not those of luck.
 /// </summary>
 internal sealed class EvaluationJob : ITrainingMethod
 {
     private const int ChunkRows = 64;
-    private const string AnswersPart = "answers";
-    private const string RewardsPart = "rewards";
+    private const string ResultsPart = "results";
 
     private readonly EvaluateSpec spec;
-    private readonly IReadOnlyList<Row> prompts;
-    private readonly IReadOnlyList<Row> examples;
-    private readonly IReadOnlyList<Row> preferences;
+    private readonly EvaluationData data;
     private readonly Func<LoadedModel, RowTokenizer> rowTokenizer;
     private readonly Func<string, LoadedModel> load;
     private readonly long seed;
-    private readonly List<(AnswerSet Set, int Draw, int First)> chunks = [];
+    private readonly List<Func<IReadOnlyDictionary<string, double>>> steps = [];
     private readonly Dictionary<string, LoadedModel> loaded = [];
-    private SortedDictionary<string, List<Answer>> answers = new(StringComparer.Ordinal);
-    private List<float[]> rewards = [];
+    private EvaluationResults results = new();
     private EvaluationReport? report;
 
     /// <summary>Plans the evaluation; models are loaded when their turn comes.</summary>
     /// <param name="spec">The stage's settings.</param>
     /// <param name="roles">The models there are, by role; <c>sft</c> and <c>reward</c> must be.</param>
-    /// <param name="prompts">Prompts that no stage has seen.</param>
-    /// <param name="examples">Worked examples for the few-shot baseline.</param>
-    /// <param name="preferences">Held-out rankings.</param>
+    /// <param name="data">What to evaluate on.</param>
     /// <param name="rowTokenizer">Makes the tokeniser of rows that goes with a model.</param>
     /// <param name="load">Loads the model of a role.</param>
     /// <param name="seed">The run's seed.</param>
     public EvaluationJob(
-        EvaluateSpec spec, IReadOnlyCollection<string> roles,
-        IReadOnlyList<Row> prompts, IReadOnlyList<Row> examples, IReadOnlyList<Row> preferences,
+        EvaluateSpec spec, IReadOnlyCollection<string> roles, EvaluationData data,
         Func<LoadedModel, RowTokenizer> rowTokenizer, Func<string, LoadedModel> load, long seed)
     {
         this.spec = spec;
-        this.prompts = [.. prompts.Take(spec.MaxPrompts)];
-        this.examples = [.. examples.Take(spec.FewShot)];
-        this.preferences = preferences;
+        this.data = data with
+        {
+            Prompts = [.. data.Prompts.Take(spec.MaxPrompts)],
+            Examples = [.. data.Examples.Take(spec.FewShot)],
+            // What the run held out of SFT; without any, the preferred completions of held-out rankings.
+            Demonstrations =
+                [.. (data.Demonstrations.Count > 0 ? data.Demonstrations : data.Preferences.Select(EvaluationData.Best)).Take(spec.MaxPrompts)],
+        };
         this.rowTokenizer = rowTokenizer;
         this.load = load;
         this.seed = seed;
@@ -60,25 +58,27 @@ internal sealed class EvaluationJob : ITrainingMethod
         {
             for (int draw = 0; draw < set.Draws; draw++)
             {
-                for (int first = 0; first < this.prompts.Count; first += ChunkRows)
-                    chunks.Add((set, draw, first));
+                int ofDraw = draw;
+                Plan(this.data.Prompts.Count, first => AnswerChunk(set, ofDraw, first));
             }
         }
+
+        foreach (string role in LanguageModels(roles))
+            Plan(this.data.Demonstrations.Count, first => LikelihoodChunk(role, first));
+        Plan(this.data.Preferences.Count, ScoreChunk);
     }
 
     /// <inheritdoc/>
     public int Step { get; private set; }
 
     /// <inheritdoc/>
-    public int TotalSteps => chunks.Count + (preferences.Count + ChunkRows - 1) / ChunkRows;
+    public int TotalSteps => steps.Count;
 
     /// <inheritdoc/>
     public IReadOnlyDictionary<string, double> Advance()
     {
         using DisposeScope scope = torch.NewDisposeScope();
-        IReadOnlyDictionary<string, double> metrics = Step < chunks.Count
-            ? AnswerChunk(chunks[Step])
-            : ScoreChunk((Step - chunks.Count) * ChunkRows);
+        IReadOnlyDictionary<string, double> metrics = steps[Step]();
         Step++;
         return metrics;
     }
@@ -86,30 +86,27 @@ internal sealed class EvaluationJob : ITrainingMethod
     /// <inheritdoc/>
     public void Save(ICheckpointWriter checkpoint)
     {
-        checkpoint.WriteState(AnswersPart, answers);
-        checkpoint.WriteState(RewardsPart, rewards);
+        checkpoint.WriteState(ResultsPart, results);
         checkpoint.WriteState("state", new State(Step));
     }
 
     /// <inheritdoc/>
     public void Load(ICheckpointReader checkpoint)
     {
-        answers = new(checkpoint.ReadState<Dictionary<string, List<Answer>>>(AnswersPart), StringComparer.Ordinal);
-        rewards = checkpoint.ReadState<List<float[]>>(RewardsPart);
+        results = checkpoint.ReadState<EvaluationResults>(ResultsPart);
         Step = checkpoint.ReadState<State>("state").Step;
     }
 
-    /// <summary>The table's figures as <c>{model}/{metric}</c>.</summary>
-    public IReadOnlyDictionary<string, double> Summary() =>
-        Report().Table.ToDictionary(row => $"{row.Model}/{row.Metric}", row => row.Value);
+    /// <summary>The table's figures as <c>{model}/{metric}</c>, of a part of the data as <c>{model}/{metric}/{subset}</c>.</summary>
+    public IReadOnlyDictionary<string, double> Summary() => Report().Table.ToDictionary(
+        row => row.Subset is null ? $"{row.Model}/{row.Metric}" : $"{row.Model}/{row.Metric}/{row.Subset}", row => row.Value);
 
     /// <summary>The finished report; all steps must be done.</summary>
     public EvaluationReport Report()
     {
         if (Step < TotalSteps)
             throw new InvalidOperationException($"{TotalSteps - Step} chunks of the evaluation are still to be done.");
-        return report ??= EvaluationTable.Build(
-            spec, prompts, answers.ToDictionary(set => set.Key, set => (IReadOnlyList<Answer>)set.Value), preferences, rewards);
+        return report ??= EvaluationTable.Build(spec, data, results);
     }
 
     /// <inheritdoc/>
@@ -125,7 +122,7 @@ internal sealed class EvaluationJob : ITrainingMethod
         {
             yield return new AnswerSet("base", ModelRoles.Base);
             yield return new AnswerSet("base_greedy", ModelRoles.Base, Greedy: true);
-            if (examples.Count > 0)
+            if (data.Examples.Count > 0)
             {
                 yield return new AnswerSet("base_few_shot", ModelRoles.Base, FewShot: true);
                 yield return new AnswerSet("base_few_shot_greedy", ModelRoles.Base, Greedy: true, FewShot: true);
@@ -141,15 +138,26 @@ internal sealed class EvaluationJob : ITrainingMethod
         }
     }
 
-    private Dictionary<string, double> AnswerChunk((AnswerSet Set, int Draw, int First) chunk)
+    private static IEnumerable<string> LanguageModels(IReadOnlyCollection<string> roles) => EvaluationTable.LanguageModels.Where(roles.Contains);
+
+    /// <summary>Adds the steps that go through so many rows in chunks.</summary>
+    private void Plan(int rows, Func<int, IReadOnlyDictionary<string, double>> chunk)
     {
-        (AnswerSet set, int draw, int first) = chunk;
+        for (int first = 0; first < rows; first += ChunkRows)
+        {
+            int ofChunk = first;
+            steps.Add(() => chunk(ofChunk));
+        }
+    }
+
+    private Dictionary<string, double> AnswerChunk(AnswerSet set, int draw, int first)
+    {
         // Sampled answers to the bare prompt: the few-shot model reads another prompt, and greedy answers are no sample.
         bool measuresKl = set is { Role: ModelRoles.Base or ModelRoles.Ppo, Greedy: false, FewShot: false };
         Require(measuresKl ? [set.Role, ModelRoles.Sft, ModelRoles.Reward] : [set.Role, ModelRoles.Reward]);
         LoadedModel model = loaded[set.Role], reward = loaded[ModelRoles.Reward];
         RowTokenizer rows = rowTokenizer(model);
-        Row[] chosen = [.. prompts.Skip(first).Take(ChunkRows)];
+        Row[] chosen = [.. data.Prompts.Skip(first).Take(ChunkRows)];
         int[][] asked = [.. chosen.Select(row => set.FewShot ? FewShotPrompt(row, model) : rows.Prompt(row.Prompt))];
         int[][] responses = Sampler.Generate(model.Model, asked, new SamplingOptions
         {
@@ -170,15 +178,30 @@ internal sealed class EvaluationJob : ITrainingMethod
         double[]? kl = measuresKl
             ? Episodes.Kl(model.Model, loaded[ModelRoles.Sft].Model, episodes, spec.Temperature, model.Tokenizer.PadId)
             : null;
-        if (!answers.TryGetValue(set.Name, out List<Answer>? made))
-            answers[set.Name] = made = [];
-        made.AddRange(episodes.Select((episode, i) =>
+        Of(results.Answers, set.Name).AddRange(episodes.Select((episode, i) =>
             new Answer(rows.Text(episode.Response), episode.Response.Length, episode.Ended, scores[i], kl?[i])));
         return new Dictionary<string, double>
         {
-            ["answers"] = answers.Values.Sum(list => list.Count),
+            ["answers"] = results.Answers.Values.Sum(list => list.Count),
             ["proxy_reward"] = scores.Average(),
             ["eos_rate"] = episodes.Average(episode => episode.Ended ? 1.0 : 0.0),
+        };
+    }
+
+    private Dictionary<string, double> LikelihoodChunk(string role, int first)
+    {
+        Require([role]);
+        LoadedModel model = loaded[role];
+        RowTokenizer rows = rowTokenizer(model);
+        CompletionLikelihood[] likelihoods = CompletionLikelihood.Measure(
+            model.Model,
+            [.. data.Demonstrations.Skip(first).Take(ChunkRows).Select(rows.Demonstration).Select(row => (row.Prompt, row.Completion))],
+            model.Tokenizer.PadId);
+        Of(results.Demonstrations, role).AddRange(likelihoods);
+        return new Dictionary<string, double>
+        {
+            ["demonstrations"] = results.Demonstrations[role].Count,
+            ["loss"] = -likelihoods.Sum(row => row.LogProb) / likelihoods.Sum(row => row.Tokens),
         };
     }
 
@@ -187,12 +210,12 @@ internal sealed class EvaluationJob : ITrainingMethod
         Require([ModelRoles.Reward]);
         LoadedModel reward = loaded[ModelRoles.Reward];
         RowTokenizer rows = rowTokenizer(reward);
-        TokenizedPreference[] chosen = [.. preferences.Skip(first).Take(ChunkRows).Select(rows.Preference)];
+        TokenizedPreference[] chosen = [.. data.Preferences.Skip(first).Take(ChunkRows).Select(rows.Preference)];
         float[][] scores = RewardModel.Score(reward.Model, chosen, reward.Tokenizer.PadId);
-        rewards.AddRange(scores);
+        results.Rewards.AddRange(scores);
         return new Dictionary<string, double>
         {
-            ["preferences"] = rewards.Count,
+            ["preferences"] = results.Rewards.Count,
             ["accuracy"] = RankingAccuracy.Measure(chosen, scores).GetValueOrDefault("accuracy"),
         };
     }
@@ -202,9 +225,9 @@ internal sealed class EvaluationJob : ITrainingMethod
     {
         RowTokenizer rows = rowTokenizer(model);
         int room = model.Config.MaxPositions - spec.MaxNewTokens;
-        for (int count = examples.Count; count > 0; count--)
+        for (int count = data.Examples.Count; count > 0; count--)
         {
-            IEnumerable<Turn> before = examples.Take(count)
+            IEnumerable<Turn> before = data.Examples.Take(count)
                 .SelectMany(example => example.Prompt.Append(new Turn("assistant", example.Completions[0])));
             int[] ids = rows.WholePrompt([.. before, .. row.Prompt]);
             if (ids.Length <= room)
@@ -234,6 +257,13 @@ internal sealed class EvaluationJob : ITrainingMethod
 
         foreach (string role in roles.Except(loaded.Keys).ToArray())
             loaded[role] = load(role);
+    }
+
+    private static List<T> Of<T>(Dictionary<string, List<T>> lists, string name)
+    {
+        if (!lists.TryGetValue(name, out List<T>? list))
+            lists[name] = list = [];
+        return list;
     }
 
     private sealed record State(int Step);

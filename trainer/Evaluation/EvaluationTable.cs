@@ -11,23 +11,23 @@ namespace Rlhf.Trainer.Evaluation;
 /// <summary>From answers to the report's figures. Prompts of the held-out cluster count only towards <c>held_out</c>.</summary>
 internal static class EvaluationTable
 {
+    /// <summary>The roles of the language models, in the order of the report.</summary>
+    public static readonly IReadOnlyList<string> LanguageModels = [ModelRoles.Base, ModelRoles.Sft, ModelRoles.Ppo];
+
     /// <summary>An answer with its prompt and, in the sample world, the judge's verdict.</summary>
     private sealed record Judged(Row Row, Truth? Truth, Answer Answer, GoldScore? Gold);
 
     /// <summary>Builds the report.</summary>
     /// <param name="spec">The stage's settings.</param>
-    /// <param name="prompts">[P] the prompts.</param>
-    /// <param name="answers">By set the answers [draws × P], one draw after the other.</param>
-    /// <param name="preferences">[R] held-out rankings.</param>
-    /// <param name="rewards">[R][K] the reward model's scores of their completions.</param>
-    public static EvaluationReport Build(
-        EvaluateSpec spec, IReadOnlyList<Row> prompts, IReadOnlyDictionary<string, IReadOnlyList<Answer>> answers,
-        IReadOnlyList<Row> preferences, IReadOnlyList<float[]> rewards)
+    /// <param name="data">What was evaluated on.</param>
+    /// <param name="results">What all steps found.</param>
+    public static EvaluationReport Build(EvaluateSpec spec, EvaluationData data, EvaluationResults results)
     {
+        IReadOnlyList<Row> prompts = data.Prompts;
         Truth?[] truths = [.. prompts.Select(Gold.TruthOf)];
         // By prompt, the draws of a set.
         SortedDictionary<string, Judged[][]> judged = new(StringComparer.Ordinal);
-        foreach ((string set, IReadOnlyList<Answer> made) in answers)
+        foreach ((string set, List<Answer> made) in results.Answers)
         {
             int draws = made.Count / Math.Max(1, prompts.Count);
             judged[set] =
@@ -53,12 +53,14 @@ internal static class EvaluationTable
                 table.AddRange(Rows(set, [.. given.Select(draws => draws[0])]));
         }
 
+        foreach (string role in LanguageModels)
+            table.AddRange(HeldOutLoss.Rows(role, results.Demonstrations.GetValueOrDefault(role, [])));
         IReadOnlyList<CurvePoint> curve = Curve(spec, sft, judged.GetValueOrDefault("ppo"));
         return new EvaluationReport
         {
             Table = table,
             Samples = Samples(spec.Samples, judged),
-            RewardModel = [.. RewardAgreement.Rows(preferences, rewards), .. GoldCorrelation(sft)],
+            RewardModel = [.. RewardAgreement.Rows(data.Preferences, results.Rewards), .. GoldCorrelation(sft)],
             BestOfN = curve,
             Notes = Notes(curve),
         };

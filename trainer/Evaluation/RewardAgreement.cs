@@ -58,23 +58,17 @@ internal static class RewardAgreement
 
     private static RewardModelRow Row(string subset, string metric, Comparison[] chosen, Func<Comparison, double> gap)
     {
-        var prompts = chosen.GroupBy(comparison => comparison.Prompt)
-            .Select(prompt => (Agreed: prompt.Sum(comparison => Agreement(gap(comparison))), Pairs: prompt.Count()))
-            .ToArray();
-        double value = prompts.Sum(prompt => prompt.Agreed) / chosen.Length;
-        return new RewardModelRow(subset, metric, value, chosen.Length, Interval(prompts, value, chosen.Length));
-    }
-
-    /// <summary>
-    /// Half the width of the 95% interval of a ratio of sums over independent prompts (linearised, Cochran 1977, section 6.3). Where all
-    /// agree the variance is 0 and the interval that Agresti and Coull give for a rate takes its place.
-    /// </summary>
-    private static double Interval((double Agreed, int Pairs)[] prompts, double value, int pairs)
-    {
-        double squares = prompts.Sum(prompt => Math.Pow(prompt.Agreed - value * prompt.Pairs, 2));
-        return prompts.Length > 1 && squares > 0
-            ? 1.96 * Math.Sqrt(prompts.Length / (prompts.Length - 1.0) * squares) / pairs
-            : Estimate.OfRate((int)Math.Round(value * prompts.Length), prompts.Length).Ci95;
+        // Several comparisons of a prompt are not independent: the prompt is the unit.
+        Estimate estimate = Estimate.OfRatio(
+        [
+            .. chosen.GroupBy(comparison => comparison.Prompt)
+                .Select(prompt => (prompt.Sum(comparison => Agreement(gap(comparison))), (double)prompt.Count())),
+        ]);
+        // Where all agree there is no variance to see, and the interval that Agresti and Coull give for a rate takes its place.
+        double ci95 = estimate.Ci95 > 0
+            ? estimate.Ci95
+            : Estimate.OfRate((int)Math.Round(estimate.Value * estimate.N), estimate.N).Ci95;
+        return new RewardModelRow(subset, metric, estimate.Value, chosen.Length, ci95);
     }
 
     private static IEnumerable<Comparison> Compare(Row row, int index, float[] rewards)

@@ -120,8 +120,15 @@ internal sealed class StageInputs(
     private StageWork Evaluate()
     {
         var method = new EvaluationJob(
-            spec.Evaluate, [.. job.Models.Keys], Rows(DatasetNames.Evaluation, "test"), OptionalRows(DatasetNames.FewShot, "train"),
-            OptionalRows(DatasetNames.Preferences, "test"), RowTokenizer, Model, spec.Seed);
+            spec.Evaluate, [.. job.Models.Keys],
+            new EvaluationData
+            {
+                Prompts = Rows(DatasetNames.Evaluation, "test"),
+                Examples = OptionalRows(DatasetNames.FewShot, "train"),
+                Preferences = OptionalRows(DatasetNames.Preferences, "test"),
+                Demonstrations = OptionalRows(DatasetNames.Demonstrations, "validation"),
+            },
+            RowTokenizer, Model, spec.Seed);
         return new StageWork
         {
             Method = method,

@@ -31,7 +31,7 @@ internal sealed class SpooledRows : IAsyncDisposable
     public async Task<DatasetRef> StoreAsync(IBlobStore blobs, string path, CancellationToken cancellation)
     {
         file.Position = 0;
-        string sha256 = Convert.ToHexStringLower(await SHA256.HashDataAsync(file, cancellation));
+        string sha256 = Sha256();
         file.Position = 0;
         if (!await blobs.TryCreateAsync(path, file, cancellation))
         {
@@ -47,4 +47,7 @@ internal sealed class SpooledRows : IAsyncDisposable
     }
 
     public ValueTask DisposeAsync() => file.DisposeAsync();
+
+    /// <summary>Of a local file, so on the spot: the runtime would only lend another thread for it.</summary>
+    private string Sha256() => Convert.ToHexStringLower(SHA256.HashData(file));
 }

@@ -46,7 +46,7 @@ internal sealed class DurableEngine(
         await Task.WhenAll(loops).ContinueWith(_ => { }, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
         if (loops.FirstOrDefault(loop => loop.IsFaulted)?.Exception?.InnerException is { } failure) ExceptionDispatchInfo.Throw(failure);
 
-        Task Start(Func<CancellationToken, Task> loop) => Task.Run(() => loop(ended.Token), CancellationToken.None);
+        Task Start(Func<CancellationToken, Task> loop) => Begin(() => loop(ended.Token));
     }
 
     /// <summary>Has a look at the instance's inbox, soon and at least once after this call.</summary>
@@ -73,10 +73,11 @@ internal sealed class DurableEngine(
         using var watchdog = new TurnWatchdog(options.TurnLimit, clock, _logger, () =>
         {
             Volatile.Write(ref replaced, true);
-            _ = Task.Run(() => TakeTurnsAsync(stopping), CancellationToken.None);
+            _ = Begin(() => TakeTurnsAsync(stopping));
         });
-        await foreach (string id in _ready.Reader.ReadAllAsync(stopping))
+        while (true)
         {
+            string id = await _ready.Reader.ReadAsync(stopping);
             _claims[id] = false;
             try
             {
@@ -142,8 +143,9 @@ internal sealed class DurableEngine(
 
     private async Task RunActivitiesAsync(CancellationToken stopping)
     {
-        await foreach (PendingActivity activity in _activities.Reader.ReadAllAsync(stopping))
+        while (true)
         {
+            PendingActivity activity = await _activities.Reader.ReadAsync(stopping);
             if (await store.StartActivityAsync(activity) is not { } attempt) continue; // its orchestration was terminated
             ActionOutcome outcome;
             try
@@ -191,6 +193,10 @@ internal sealed class DurableEngine(
             }
         }
     }
+
+    /// <summary>On the scheduler that the engine was started on: the thread pool, or a test's.</summary>
+    private static Task Begin(Func<Task> loop) => Task.Factory.StartNew(
+        loop, CancellationToken.None, TaskCreationOptions.DenyChildAttach, TaskScheduler.Current).Unwrap();
 
     private DateTime Now => clock.GetUtcNow().UtcDateTime;
 }

@@ -14,14 +14,18 @@ internal sealed class HubDatabase : IDisposable
     private const int Constraint = 19; // SQLITE_CONSTRAINT
 
     private readonly string _path;
-    private readonly BlockingCollection<Transaction> _waiting = [];
+    private readonly ConcurrentQueue<Transaction> _waiting = new();
     private readonly HubLock _hostLock;
     private readonly Session _writes;
     private readonly Session _reads;
-    private readonly Thread _writer;
+    private readonly WriterThread? _ownWriter;
+    private readonly TaskScheduler _writer;
+    private int _writing; // the id of the thread that is inside a batch
 
+    /// <param name="path">the file; it is made when it is missing</param>
+    /// <param name="writer">runs the batches of transactions, one at a time; null gives them a thread of their own</param>
     /// <exception cref="HubUnavailableException">the hub is in use, damaged, of a newer version, or its folder is not writable.</exception>
-    public HubDatabase(string path)
+    public HubDatabase(string path, TaskScheduler? writer = null)
     {
         _path = Path.GetFullPath(path);
         try
@@ -43,8 +47,7 @@ internal sealed class HubDatabase : IDisposable
             _hostLock.Dispose();
             throw;
         }
-        _writer = new Thread(Write) { Name = "durable writer", IsBackground = true };
-        _writer.Start();
+        _writer = writer ?? (_ownWriter = new WriterThread());
     }
 
     /// <summary>All of <paramref name="work"/> or nothing; on disk when the task completes.</summary>
@@ -53,13 +56,14 @@ internal sealed class HubDatabase : IDisposable
     {
         var done = new TaskCompletionSource<T>(TaskCreationOptions.RunContinuationsAsynchronously);
         T result = default!;
-        _waiting.Add(new Transaction(
+        _waiting.Enqueue(new Transaction(
             () => result = work(),
             error =>
             {
                 if (error is null) done.SetResult(result);
                 else done.SetException(error);
             }));
+        Task.Factory.StartNew(WriteBatch, CancellationToken.None, TaskCreationOptions.HideScheduler, _writer);
         return done.Task;
     }
 
@@ -81,7 +85,7 @@ internal sealed class HubDatabase : IDisposable
     }
 
     /// <summary>Only inside <see cref="TransactAsync"/>. Parameters are positional: @0, @1, ...</summary>
-    public int Execute(string sql, params ReadOnlySpan<object?> values) => Thread.CurrentThread == _writer
+    public int Execute(string sql, params ReadOnlySpan<object?> values) => IsWriting
         ? _writes.Prepare(sql, values).ExecuteNonQuery()
         : throw new InvalidOperationException("Writes belong in a transaction.");
 
@@ -105,15 +109,15 @@ internal sealed class HubDatabase : IDisposable
 
     public void Dispose()
     {
-        _waiting.CompleteAdding();
-        _writer.Join();
+        _ownWriter?.Dispose();
         _writes.Dispose();
         _reads.Dispose();
-        _waiting.Dispose();
         _hostLock.Dispose();
     }
 
-    private Session Current => Thread.CurrentThread == _writer ? _writes : _reads;
+    private bool IsWriting => Volatile.Read(ref _writing) == Environment.CurrentManagedThreadId;
+
+    private Session Current => IsWriting ? _writes : _reads;
 
     private static Session Open(string path)
     {
@@ -145,30 +149,33 @@ internal sealed class HubDatabase : IDisposable
         $"The durable hub '{path}' cannot be read: {reason}. Put a copy of it back, or move it away to start with an empty one " +
         "(unfinished orchestrations in it are lost).", inner);
 
-    private void Write()
+    /// <summary>Every transaction asks for a batch; one that finds nothing waiting has been taken along by the batch before.</summary>
+    private void WriteBatch()
     {
-        foreach (Transaction first in _waiting.GetConsumingEnumerable())
+        var batch = new List<Transaction>();
+        while (batch.Count < LargestBatch && _waiting.TryDequeue(out Transaction? next)) batch.Add(next);
+        if (batch.Count == 0) return;
+        var answers = new List<Action>(batch.Count);
+        Volatile.Write(ref _writing, Environment.CurrentManagedThreadId);
+        try
         {
-            List<Transaction> batch = [first];
-            while (batch.Count < LargestBatch && _waiting.TryTake(out Transaction? next)) batch.Add(next);
-            var answers = new List<Action>(batch.Count);
-            try
-            {
-                _writes.Run("BEGIN IMMEDIATE");
-                foreach (Transaction transaction in batch) answers.Add(RunInSavepoint(transaction));
-                _writes.Run("COMMIT");
-            }
-            catch (Exception error)
-            {
-                RollBack();
-                var unavailable = new HubUnavailableException(
-                    $"The durable hub '{_path}' cannot be written: {error.Message}. Nothing that was acknowledged is lost; " +
-                    "look at the disk's free space and state, then start again.", error);
-                batch.ForEach(transaction => transaction.Answer(unavailable));
-                continue;
-            }
-            answers.ForEach(answer => answer());
+            _writes.Run("BEGIN IMMEDIATE");
+            foreach (Transaction transaction in batch) answers.Add(RunInSavepoint(transaction));
+            _writes.Run("COMMIT");
         }
+        catch (Exception error)
+        {
+            RollBack();
+            var unavailable = new HubUnavailableException(
+                $"The durable hub '{_path}' cannot be written: {error.Message}. Nothing that was acknowledged is lost; " +
+                "look at the disk's free space and state, then start again.", error);
+            answers = [.. batch.Select(transaction => (Action)(() => transaction.Answer(unavailable)))];
+        }
+        finally
+        {
+            Volatile.Write(ref _writing, 0);
+        }
+        answers.ForEach(answer => answer());
     }
 
     private void RollBack()
@@ -201,6 +208,35 @@ internal sealed class HubDatabase : IDisposable
     }
 
     private sealed record Transaction(Action Work, Action<Exception?> Answer);
+
+    /// <summary>Runs its tasks one after the other on a thread of its own; what is queued when it is disposed of still runs.</summary>
+    private sealed class WriterThread : TaskScheduler, IDisposable
+    {
+        private readonly BlockingCollection<Task> _tasks = [];
+        private readonly Thread _thread;
+
+        public WriterThread()
+        {
+            _thread = new Thread(Run) { Name = "durable writer", IsBackground = true };
+            _thread.Start();
+        }
+
+        public void Dispose()
+        {
+            _tasks.CompleteAdding();
+            _thread.Join();
+            _tasks.Dispose();
+        }
+
+        protected override void QueueTask(Task task) => _tasks.Add(task);
+        protected override bool TryExecuteTaskInline(Task task, bool taskWasPreviouslyQueued) => false;
+        protected override IEnumerable<Task> GetScheduledTasks() => [.. _tasks];
+
+        private void Run()
+        {
+            foreach (Task task in _tasks.GetConsumingEnumerable()) TryExecuteTask(task);
+        }
+    }
 
     /// <summary>One connection and its prepared statements.</summary>
     private sealed class Session : IDisposable

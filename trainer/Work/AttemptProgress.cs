@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Rlhf.Jobs;
 
 namespace Rlhf.Trainer.Work;
@@ -6,10 +5,10 @@ namespace Rlhf.Trainer.Work;
 /// <summary>
 /// What the training loop tells and the heartbeat passes on. The step comes from the loop alone, so that a wedged loop shows.
 /// </summary>
-internal sealed class AttemptProgress(string stage)
+internal sealed class AttemptProgress(string stage, TimeProvider clock)
 {
     private readonly Lock _gate = new();
-    private readonly Stopwatch _sinceClaim = Stopwatch.StartNew();
+    private readonly long _claimed = clock.GetTimestamp();
     private readonly List<MetricRow> _pending = [];
     private IReadOnlyDictionary<string, double> _metrics = new Dictionary<string, double>();
     private string _phase = "load";
@@ -20,7 +19,7 @@ internal sealed class AttemptProgress(string stage)
     private double _computeSeconds;
 
     /// <summary>Seconds since the claim.</summary>
-    public double Seconds => _sinceClaim.Elapsed.TotalSeconds;
+    public double Seconds => clock.GetElapsedTime(_claimed).TotalSeconds;
 
     public void Enter(string phase)
     {

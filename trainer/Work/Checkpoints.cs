@@ -28,7 +28,8 @@ internal sealed class Checkpoints(IBlobStore blobs, ContentCache cache, JobAttem
 
     /// <summary>Writes what <paramref name="save"/> gives and makes it the stage's newest checkpoint.</summary>
     /// <exception cref="FencedException">Another attempt has taken over.</exception>
-    public void Publish(int step, Action<ICheckpointWriter> save, CancellationToken cancellation)
+    /// <remarks>What is saved is written before the call returns, on the calling thread; then it is uploaded.</remarks>
+    public async Task PublishAsync(int step, Action<ICheckpointWriter> save, CancellationToken cancellation)
     {
         string directory = Path.Combine(scratchDirectory, $"save-{step}");
         Directory.CreateDirectory(directory);
@@ -36,7 +37,7 @@ internal sealed class Checkpoints(IBlobStore blobs, ContentCache cache, JobAttem
         {
             var writer = new CheckpointWriter(directory);
             save(writer);
-            PublishAsync(step, directory, writer.Files, cancellation).GetAwaiter().GetResult();
+            await UploadAsync(step, directory, writer.Files, cancellation);
         }
         finally
         {
@@ -88,14 +89,14 @@ internal sealed class Checkpoints(IBlobStore blobs, ContentCache cache, JobAttem
         return true;
     }
 
-    private async Task PublishAsync(int step, string directory, IReadOnlyList<string> files, CancellationToken cancellation)
+    private async Task UploadAsync(int step, string directory, IReadOnlyList<string> files, CancellationToken cancellation)
     {
         var parts = new List<ContentFile>();
         foreach (string name in files)
         {
             string file = Path.Combine(directory, name);
             await using FileStream stream = File.OpenRead(file);
-            parts.Add(new ContentFile(name, await ContentCache.Sha256OfAsync(file, cancellation), stream.Length));
+            parts.Add(new ContentFile(name, ContentCache.Sha256Of(file), stream.Length));
             await blobs.TryCreateAsync(BlobLayout.Checkpoint(attempt.Path, step) + name, stream, cancellation);
         }
 

@@ -15,7 +15,7 @@ public sealed class ContentCache(IBlobStore blobs, Patience patience, string dir
     public async Task<string> FileAsync(string blob, string sha256, CancellationToken cancellation)
     {
         string path = Path.Combine(directory, "files", sha256);
-        if (File.Exists(path) && await Sha256OfAsync(path, cancellation) == sha256)
+        if (File.Exists(path) && Sha256Of(path) == sha256)
             return path;
         await DownloadAsync(blob, path, sha256, cancellation);
         return path;
@@ -27,8 +27,7 @@ public sealed class ContentCache(IBlobStore blobs, Patience patience, string dir
     {
         string sum = model.Manifest[(model.Manifest.LastIndexOf('/') + 1)..];
         string manifestFile = await FileAsync(model.Manifest, sum, cancellation);
-        var content = BinaryData.FromBytes(await File.ReadAllBytesAsync(manifestFile, cancellation));
-        FolderManifest manifest = CasDocument.Parse<FolderManifest>(model.Manifest, content);
+        FolderManifest manifest = CasDocument.Parse<FolderManifest>(model.Manifest, Read(manifestFile));
         if (manifest.Files.FirstOrDefault(file => file.Name == ModelExport.WeightsFile) is { } weights && weights.Sha256 != model.Sha256)
             throw new CorruptBlobException(model.Manifest, $"its {ModelExport.WeightsFile} is not the one that the job names");
 
@@ -36,7 +35,7 @@ public sealed class ContentCache(IBlobStore blobs, Patience patience, string dir
         foreach (ContentFile file in manifest.Files)
         {
             string path = Path.Combine(folder, CheckedName(model.Manifest, file.Name));
-            if (!File.Exists(path) || await Sha256OfAsync(path, cancellation) != file.Sha256)
+            if (!File.Exists(path) || Sha256Of(path) != file.Sha256)
                 await DownloadAsync(BlobLayout.Content(file.Sha256), path, file.Sha256, cancellation);
         }
 
@@ -67,26 +66,31 @@ public sealed class ContentCache(IBlobStore blobs, Patience patience, string dir
     }
 
     /// <summary>Lower-case hexadecimal SHA-256 of a file.</summary>
-    public static async Task<string> Sha256OfAsync(string path, CancellationToken cancellation)
+    public static string Sha256Of(string path)
     {
-        await using FileStream stream = File.OpenRead(path);
-        return Convert.ToHexStringLower(await SHA256.HashDataAsync(stream, cancellation));
+        using FileStream stream = File.OpenRead(path);
+        return Convert.ToHexStringLower(SHA256.HashData(stream));
     }
 
     private async Task<string> CopyAsync(string blob, string path, CancellationToken cancellation)
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         await using Stream source = await blobs.OpenReadAsync(blob, cancellation);
-        await using FileStream target = File.Create(path);
+        using FileStream target = File.Create(path);
         byte[] buffer = new byte[1 << 20];
         for (int read; (read = await source.ReadAsync(buffer, cancellation)) > 0;)
-        {
-            hash.AppendData(buffer, 0, read);
-            await target.WriteAsync(buffer.AsMemory(0, read), cancellation);
-        }
-
+            Append(buffer.AsSpan(0, read));
         return Convert.ToHexStringLower(hash.GetHashAndReset());
+
+        // Local files are read and written on the spot, everywhere in this room: the runtime would only lend another thread for it.
+        void Append(ReadOnlySpan<byte> some)
+        {
+            hash.AppendData(some);
+            target.Write(some);
+        }
     }
+
+    private static BinaryData Read(string file) => BinaryData.FromBytes(File.ReadAllBytes(file));
 
     /// <summary>A manifest must not reach outside its folder.</summary>
     private static string CheckedName(string manifest, string name) =>

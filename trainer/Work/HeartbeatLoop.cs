@@ -10,7 +10,7 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
 {
     private readonly JobAttempt _attempt;
     private readonly AttemptProgress _progress;
-    private readonly PeriodicTimer _timer = new(TimeSpan.FromSeconds(1));
+    private readonly PeriodicTimer _timer;
     private readonly WorkerLog _log;
     private readonly CancellationTokenSource _stopping;
     private readonly SemaphoreSlim _appending = new(1);
@@ -20,19 +20,23 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
     private volatile FencedException? _fenced;
     private int _desired;
 
-    private HeartbeatLoop(JobAttempt attempt, AttemptProgress progress, WorkerLog log, CancellationToken cancellation)
+    private HeartbeatLoop(
+        JobAttempt attempt, AttemptProgress progress, WorkerLog log, TimeProvider clock, CancellationToken cancellation)
     {
         _attempt = attempt;
         _progress = progress;
         _log = log;
+        _timer = new PeriodicTimer(TimeSpan.FromSeconds(1), clock);
         _cancellation = cancellation;
         _stopping = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        _loop = Task.Run(RunAsync, CancellationToken.None);
+        _loop = Task.Factory.StartNew(
+            RunAsync, CancellationToken.None, TaskCreationOptions.DenyChildAttach, TaskScheduler.Current).Unwrap();
     }
 
     /// <summary>Starts to beat; the first beat goes out at once.</summary>
-    public static HeartbeatLoop Start(JobAttempt attempt, AttemptProgress progress, WorkerLog log, CancellationToken cancellation) =>
-        new(attempt, progress, log, cancellation);
+    public static HeartbeatLoop Start(
+        JobAttempt attempt, AttemptProgress progress, WorkerLog log, TimeProvider clock, CancellationToken cancellation) =>
+        new(attempt, progress, log, clock, cancellation);
 
     /// <summary>The time between two beats; a second until it is set.</summary>
     public TimeSpan Interval
@@ -54,7 +58,7 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
     /// <summary>Appends the metric rows that have not been appended yet.</summary>
     public async Task FlushMetricsAsync(CancellationToken cancellation)
     {
-        await _appending.WaitAsync(cancellation);
+        await _appending.WaitAsync(CancellationToken.None); // whoever appends heeds the cancellation
         try
         {
             IReadOnlyList<MetricRow> rows = _progress.TakeRows();
@@ -79,7 +83,9 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        await _stopping.CancelAsync();
+#pragma warning disable CA1849 // CancelAsync would only borrow another thread for the loop's continuation.
+        _stopping.Cancel();
+#pragma warning restore CA1849
         await _loop;
         _timer.Dispose();
         _stopping.Dispose();

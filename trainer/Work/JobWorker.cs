@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Azure;
 using Azure.Identity;
@@ -28,20 +27,32 @@ public sealed class JobWorker
 
     private readonly WorkerSettings _settings;
     private readonly WorkerLog _log;
-    private readonly IBlobStore _blobs;
+    private readonly TimeProvider _clock;
     private readonly PatientMessageQueue _events;
     private readonly JobInbox _inbox;
+    private readonly StageRunner _runner;
 
-    private JobWorker(StorageAccount account, WorkerSettings settings, WorkerLog log)
+    /// <param name="blobs">The container.</param>
+    /// <param name="queue">Its account's queues, by name.</param>
+    /// <param name="settings">How the worker behaves.</param>
+    /// <param name="log">Where it says what it does.</param>
+    /// <param name="clock">Measures pauses, heartbeats and steps.</param>
+    /// <param name="backend">Makes what the jobs compute with; its argument is the verified copies of the container's blobs.</param>
+    internal JobWorker(
+        IBlobStore blobs, Func<string, IMessageQueue> queue, WorkerSettings settings, WorkerLog log, TimeProvider clock,
+        Func<ContentCache, IComputeBackend> backend)
     {
         _settings = settings;
         _log = log;
-        var patience = new Patience(log);
-        _blobs = new PatientBlobStore(account.Blobs, patience);
+        _clock = clock;
+        var patience = new Patience(log, clock);
+        var store = new PatientBlobStore(blobs, patience);
         _events = Queue(StorageAccount.EventsQueue);
-        _inbox = new JobInbox(_blobs, Queue(StorageAccount.JobQueue(settings.Machine)), Queue(StorageAccount.PoisonQueue));
+        _inbox = new JobInbox(store, Queue(StorageAccount.JobQueue(settings.Machine)), Queue(StorageAccount.PoisonQueue));
+        var cache = new ContentCache(store, patience, settings.CacheDirectory);
+        _runner = new StageRunner(store, cache, backend(cache), log, Path.Combine(settings.CacheDirectory, "scratch"), clock);
 
-        PatientMessageQueue Queue(string name) => new(name, account.Queue(name), patience);
+        PatientMessageQueue Queue(string name) => new(name, queue(name), patience);
     }
 
     /// <summary>The <c>work</c> command: settings from the environment, runs until idle, done or stopped by a signal.</summary>
@@ -69,7 +80,8 @@ public sealed class JobWorker
         using var graceOver = new CancellationTokenSource();
         using PosixSignalRegistration terminated = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
         using PosixSignalRegistration interrupted = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
-        var worker = new JobWorker(account, settings, log);
+        var worker = new JobWorker(
+            account.Blobs, account.Queue, settings, log, TimeProvider.System, cache => new TorchBackend(cache, log));
         string[] queues = [StorageAccount.JobQueue(settings.Machine), StorageAccount.PoisonQueue, StorageAccount.EventsQueue];
         try
         {
@@ -98,12 +110,13 @@ public sealed class JobWorker
         }
     }
 
-    private async Task WorkAsync(CancellationToken preempted, CancellationToken graceOver)
+    /// <summary>Takes jobs until idle for long enough, done with as many as it may, or told to stop.</summary>
+    /// <param name="preempted">The machine goes away: no more jobs, and the present one stops after its step.</param>
+    /// <param name="graceOver">There is no time left even for that.</param>
+    internal async Task WorkAsync(CancellationToken preempted, CancellationToken graceOver)
     {
         _log.Line($"waiting for jobs on {StorageAccount.JobQueue(_settings.Machine)}");
-        var cache = new ContentCache(_blobs, new Patience(_log), _settings.CacheDirectory);
-        var runner = new StageRunner(_blobs, cache, _log, Path.Combine(_settings.CacheDirectory, "scratch"));
-        var idle = Stopwatch.StartNew();
+        long idleSince = _clock.GetTimestamp();
         TimeSpan poll = ShortestPoll;
         for (int jobs = 0; jobs < (_settings.MaxJobs ?? int.MaxValue);)
         {
@@ -111,20 +124,20 @@ public sealed class JobWorker
             if (await TakeAsync(preempted).WaitAsync(graceOver) is { } attempt)
             {
                 // A step cannot be interrupted from outside: when the time is over, the process ends in the middle of it.
-                if (await runner.RunAsync(attempt, preempted, graceOver).WaitAsync(graceOver) is { } state)
+                if (await _runner.RunAsync(attempt, preempted, graceOver).WaitAsync(graceOver) is { } state)
                     await TellAsync(attempt, state, graceOver);
                 jobs++;
-                idle.Restart();
+                idleSince = _clock.GetTimestamp();
                 poll = ShortestPoll;
             }
-            else if (idle.Elapsed >= _settings.ExitWhenIdle)
+            else if (_clock.GetElapsedTime(idleSince) >= _settings.ExitWhenIdle)
             {
                 _log.Line($"no job came for {_settings.ExitWhenIdle.Value.TotalSeconds:0} s");
                 return;
             }
             else
             {
-                await Task.Delay(poll, preempted);
+                await Task.Delay(poll, _clock, preempted);
                 poll = poll * 1.5 < LongestPoll ? poll * 1.5 : LongestPoll;
             }
         }

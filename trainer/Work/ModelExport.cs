@@ -27,7 +27,7 @@ public static class ModelExport
     /// <summary>Stores one file under its content.</summary>
     public static async Task<ContentFile> PublishFileAsync(IBlobStore blobs, string path, CancellationToken cancellation)
     {
-        string sum = await ContentCache.Sha256OfAsync(path, cancellation);
+        string sum = ContentCache.Sha256Of(path);
         await using FileStream stream = File.OpenRead(path);
         await blobs.TryCreateAsync(BlobLayout.Content(sum), stream, cancellation);
         return new ContentFile(Path.GetFileName(path), sum, stream.Length);

@@ -9,10 +9,12 @@ namespace Rlhf.Trainer.Work;
 /// Waits for storage that is away: an outage must never end hours of training. Only faults that pass by themselves are waited for;
 /// a missing permission or a bad request is reported at once.
 /// </summary>
-public sealed class Patience(WorkerLog log)
+public sealed class Patience(WorkerLog log, TimeProvider? clock = null)
 {
     private static readonly TimeSpan FirstPause = TimeSpan.FromSeconds(0.5);
     private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(15);
+
+    private readonly TimeProvider _clock = clock ?? TimeProvider.System;
 
     /// <summary>Repeats the operation until storage answers or the token is cancelled.</summary>
     public async Task<T> RetryAsync<T>(string what, Func<CancellationToken, Task<T>> operation, CancellationToken cancellation)
@@ -26,7 +28,7 @@ public sealed class Patience(WorkerLog log)
             catch (Exception e) when (IsPassing(e) && !cancellation.IsCancellationRequested)
             {
                 log.Line($"storage does not answer ({what}: {FirstLine(e)}); next try in {pause.TotalSeconds:0.#} s");
-                await Task.Delay(pause, cancellation);
+                await Task.Delay(pause, _clock, cancellation);
             }
         }
     }

@@ -1,10 +1,8 @@
-using System.Diagnostics;
 using System.Globalization;
 using Rlhf.Jobs;
 using Rlhf.Spec;
 using Rlhf.Storage;
 using Rlhf.Trainer.Methods;
-using TorchSharp;
 
 namespace Rlhf.Trainer.Work;
 
@@ -12,7 +10,8 @@ namespace Rlhf.Trainer.Work;
 /// One attempt from its claim to its result: load and verify the inputs, resume from the newest intact checkpoint, step until the slice
 /// or stage is done or something asks to stop, checkpoint, export.
 /// </summary>
-internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLog log, string scratchDirectory)
+internal sealed class StageRunner(
+    IBlobStore blobs, ContentCache cache, IComputeBackend backend, WorkerLog log, string scratchDirectory, TimeProvider clock)
 {
     private static readonly TimeSpan LogEvery = TimeSpan.FromSeconds(5);
     private KeptSlice? _kept;
@@ -25,7 +24,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
     public async Task<JobState?> RunAsync(JobAttempt attempt, CancellationToken preempted, CancellationToken cancellation)
     {
         string name = $"{attempt.RunId}/{attempt.Stage}#{attempt.Fence}";
-        var progress = new AttemptProgress(attempt.Stage);
+        var progress = new AttemptProgress(attempt.Stage, clock);
         string scratch = Path.Combine(scratchDirectory, attempt.AttemptId);
         log.Line($"{name} claimed ({attempt.Spec.Kind.ToString().ToLowerInvariant()})");
         try
@@ -60,7 +59,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
         JobAttempt attempt, AttemptProgress progress, string scratch, CancellationToken preempted, CancellationToken cancellation)
     {
         // The heart beats until the result stands, so that slow loading or a slow ending is not taken for a loss.
-        await using HeartbeatLoop heartbeat = HeartbeatLoop.Start(attempt, progress, log, cancellation);
+        await using HeartbeatLoop heartbeat = HeartbeatLoop.Start(attempt, progress, log, clock, cancellation);
         JobResult result;
         try
         {
@@ -68,9 +67,10 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
                 ?? throw new CorruptBlobException(attempt.Spec.RunDocument, "it is missing");
             heartbeat.Interval = TimeSpan.FromSeconds(run.Spec.Trainer.HeartbeatSeconds);
             KeptSlice? before = Interlocked.Exchange(ref _kept, null);
-            var execution = new Execution(blobs, cache, log, attempt, run.Spec, progress, heartbeat, before, scratch, preempted, cancellation);
+            var execution = new Execution(
+                blobs, cache, backend, log, attempt, run.Spec, progress, heartbeat, before, scratch, clock, preempted, cancellation);
             // A thread of its own: libtorch keeps its number of threads, its gradient mode and TorchSharp its dispose scopes by thread.
-            (result, _kept) = await Task.Factory.StartNew(execution.Run, cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+            (result, _kept) = await Task.Factory.StartNew(execution.Run, cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Current);
         }
         catch (Exception e) when (e is not FencedException && !cancellation.IsCancellationRequested)
         {
@@ -92,6 +92,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
     private sealed class Execution(
         IBlobStore blobs,
         ContentCache cache,
+        IComputeBackend backend,
         WorkerLog log,
         JobAttempt attempt,
         RunSpec spec,
@@ -99,11 +100,12 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
         HeartbeatLoop heartbeat,
         KeptSlice? before,
         string scratch,
+        TimeProvider clock,
         CancellationToken preempted,
         CancellationToken cancellation)
     {
         private readonly Checkpoints _checkpoints = new(blobs, cache, attempt, log, scratch);
-        private readonly Stopwatch _sinceLogged = Stopwatch.StartNew();
+        private long _logged = clock.GetTimestamp();
         private double? _microBatchSize = spec.Trainer.MicroBatchSize;
 
         private string Name => $"{attempt.RunId}/{attempt.Stage}#{attempt.Fence}";
@@ -113,7 +115,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
 
         public (JobResult Result, KeptSlice? Kept) Run()
         {
-            torch.set_num_threads(spec.Trainer.Threads);
+            backend.EnterThread(spec);
             StageWork work = TakeUp();
             KeptSlice? kept = null;
             try
@@ -143,7 +145,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
 
             before?.Work.Dispose();
             CheckpointReader? resume = Await(_checkpoints.ResumeAsync(cancellation));
-            StageWork work = new StageInputs(cache, attempt.Spec, spec, scratch, log, cancellation).Build(resume);
+            StageWork work = backend.Build(attempt.Spec, spec, resume, scratch, cancellation);
             if (resume is not null)
             {
                 work.Method.Load(resume);
@@ -179,20 +181,21 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
 
         private void Advance(ITrainingMethod method)
         {
-            var watch = Stopwatch.StartNew();
+            long begun = clock.GetTimestamp();
             IReadOnlyDictionary<string, double> metrics = method.Advance();
-            progress.Stepped(method.Step, watch.Elapsed.TotalSeconds, metrics);
+            double seconds = clock.GetElapsedTime(begun).TotalSeconds;
+            progress.Stepped(method.Step, seconds, metrics);
             if (metrics.TryGetValue("micro_batch_size", out double rows) && rows != _microBatchSize)
             {
                 _microBatchSize = rows;
                 log.Line($"{Name} goes on in micro-batches of {rows} rows: more did not fit into memory");
             }
 
-            if (_sinceLogged.Elapsed < LogEvery)
+            if (clock.GetElapsedTime(_logged) < LogEvery)
                 return;
-            _sinceLogged.Restart();
+            _logged = clock.GetTimestamp();
             log.Line(string.Create(CultureInfo.InvariantCulture,
-                $"{Name} step {method.Step}/{method.TotalSteps} {watch.Elapsed.TotalSeconds:0.00} s {Figures(metrics)}"));
+                $"{Name} step {method.Step}/{method.TotalSteps} {seconds:0.00} s {Figures(metrics)}"));
         }
 
         private JobState? AskedToStop() => heartbeat.Desired switch
@@ -212,9 +215,9 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
         private JobResult Finish(StageWork work, int until)
         {
             progress.Enter("evaluate");
-            var watch = Stopwatch.StartNew();
+            long begun = clock.GetTimestamp();
             IReadOnlyDictionary<string, double> metrics = work.Measure();
-            progress.Computed(watch.Elapsed.TotalSeconds);
+            progress.Computed(clock.GetElapsedTime(begun).TotalSeconds);
 
             progress.Enter("export");
             Await(heartbeat.FlushMetricsAsync(cancellation));
@@ -245,7 +248,7 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
             if (_checkpoints.Step == work.Method.Step)
                 return;
             progress.Enter("checkpoint");
-            _checkpoints.Publish(work.Method.Step, work.Save, cancellation);
+            Await(_checkpoints.PublishAsync(work.Method.Step, work.Save, cancellation));
             progress.Checkpointed(work.Method.Step);
             progress.Enter(Phase);
         }
@@ -254,9 +257,13 @@ internal sealed class StageRunner(IBlobStore blobs, ContentCache cache, WorkerLo
             .Where(metric => metric.Key is "loss" or "accuracy" or "lr" or "objective/scores" or "objective/kl" or "answers")
             .Select(metric => string.Create(CultureInfo.InvariantCulture, $"{metric.Key}={metric.Value:0.####}")));
 
-        /// <summary>This thread computes and has nothing to do meanwhile; there is no synchronisation context to deadlock on.</summary>
-        private static T Await<T>(Task<T> task) => task.GetAwaiter().GetResult();
+        /// <summary>This thread computes and has nothing to do meanwhile.</summary>
+        private T Await<T>(Task<T> task)
+        {
+            backend.Wait(task);
+            return task.GetAwaiter().GetResult();
+        }
 
-        private static void Await(Task task) => task.GetAwaiter().GetResult();
+        private void Await(Task task) => backend.Wait(task);
     }
 }

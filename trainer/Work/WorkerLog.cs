@@ -3,13 +3,14 @@ using System.Globalization;
 namespace Rlhf.Trainer.Work;
 
 /// <summary>Plain lines with a time, for people and for the container's log. Safe to use from several threads.</summary>
-public sealed class WorkerLog(TextWriter writer)
+public sealed class WorkerLog(TextWriter writer, TimeProvider? clock = null)
 {
     private readonly Lock _gate = new();
+    private readonly TimeProvider _clock = clock ?? TimeProvider.System;
 
     public void Line(string text)
     {
-        string line = string.Create(CultureInfo.InvariantCulture, $"{DateTime.UtcNow:HH:mm:ss} {text}");
+        string line = string.Create(CultureInfo.InvariantCulture, $"{_clock.GetUtcNow():HH:mm:ss} {text}");
         lock (_gate)
         {
             writer.WriteLine(line);

@@ -21,7 +21,7 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task ReadsBackWhatWasWritten()
     {
         (JobTestRun run, JobAttempt attempt) = await ClaimedAsync();
-        Publish(run, attempt, 4);
+        await PublishAsync(run, attempt, 4);
 
         CheckpointReader? resumed = await Checkpoints(run, attempt).ResumeAsync(Cancellation);
 
@@ -47,7 +47,7 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task DamagedCheckpointIsPassedOverForItsParent(string blob)
     {
         (JobTestRun run, JobAttempt attempt) = await ClaimedAsync();
-        Publish(run, attempt, 4, 8);
+        await PublishAsync(run, attempt, 4, 8);
         await DamageAsync(run, BlobLayout.Checkpoint(attempt.Path, 8) + blob);
         Checkpoints checkpoints = Checkpoints(run, attempt);
 
@@ -61,7 +61,7 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task MissingPartIsPassedOverForItsParent(string blob)
     {
         (JobTestRun run, JobAttempt attempt) = await ClaimedAsync();
-        Publish(run, attempt, 4, 8);
+        await PublishAsync(run, attempt, 4, 8);
         await run.Blobs.DeleteAsync(BlobLayout.Checkpoint(attempt.Path, 8) + blob, Cancellation);
 
         Assert.Equal(4, Number(await Checkpoints(run, attempt).ResumeAsync(Cancellation)));
@@ -71,7 +71,7 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task DamagedHeadIsRebuiltFromTheNewestManifest()
     {
         (JobTestRun run, JobAttempt attempt) = await ClaimedAsync();
-        Publish(run, attempt, 4, 8);
+        await PublishAsync(run, attempt, 4, 8);
         await run.Blobs.WriteAsync(BlobLayout.Head(run.RunId, Stages.Sft), BinaryData.FromString("{"), Cancellation);
 
         Assert.Equal(8, Number(await Checkpoints(run, attempt).ResumeAsync(Cancellation)));
@@ -81,7 +81,7 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task NothingIntactMeansStartingOver()
     {
         (JobTestRun run, JobAttempt attempt) = await ClaimedAsync();
-        Publish(run, attempt, 4, 8);
+        await PublishAsync(run, attempt, 4, 8);
         foreach (int step in (int[])[4, 8])
             await DamageAsync(run, BlobLayout.Checkpoint(attempt.Path, step) + "weights.safetensors");
         Checkpoints checkpoints = Checkpoints(run, attempt);
@@ -94,7 +94,7 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task KeepsTheNewestThree()
     {
         (JobTestRun run, JobAttempt attempt) = await ClaimedAsync();
-        Publish(run, attempt, 2, 4, 6, 8, 10);
+        await PublishAsync(run, attempt, 2, 4, 6, 8, 10);
 
         var manifests = new List<string>();
         await foreach (BlobEntry entry in run.Blobs.ListAsync(attempt.Path + "ckpt/", Cancellation))
@@ -110,7 +110,7 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task PartOfAnotherNameIsAnErrorAndNoReset()
     {
         (JobTestRun run, JobAttempt attempt) = await ClaimedAsync();
-        Publish(run, attempt, 4);
+        await PublishAsync(run, attempt, 4);
         CheckpointReader resumed = (await Checkpoints(run, attempt).ResumeAsync(Cancellation))!;
 
         CheckpointMismatchException tensors = Assert.Throws<CheckpointMismatchException>(() => resumed.ReadTensors("critic"));
@@ -125,14 +125,14 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task SupersededAttemptCannotMoveTheHead()
     {
         (JobTestRun run, JobAttempt zombie) = await ClaimedAsync();
-        Publish(run, zombie, 4);
+        await PublishAsync(run, zombie, 4);
         await run.EnqueueAsync(Stages.Sft, 2, run.Job(JobKind.Sft)); // it was thought lost
         JobAttempt successor = await run.ClaimAsync();
         Checkpoints own = Checkpoints(run, successor);
         Assert.Equal(4, Number(await own.ResumeAsync(Cancellation)));
-        own.Publish(6, Save(6), Cancellation);
+        await own.PublishAsync(6, Save(6), Cancellation);
 
-        Assert.Throws<FencedException>(() => Checkpoints(run, zombie).Publish(8, Save(8), Cancellation));
+        await Assert.ThrowsAsync<FencedException>(() => Checkpoints(run, zombie).PublishAsync(8, Save(8), Cancellation));
         await Assert.ThrowsAsync<FencedException>(() => zombie.FinishAsync(new JobResult { Outcome = JobState.Succeeded }, Cancellation));
         await Assert.ThrowsAsync<FencedException>(() => zombie.BeatAsync(Beat(zombie), Cancellation));
 
@@ -145,10 +145,10 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
     public async Task SealAloneStopsTheOldAttemptBeforeANewOneStarts()
     {
         (JobTestRun run, JobAttempt zombie) = await ClaimedAsync();
-        Publish(run, zombie, 4);
+        await PublishAsync(run, zombie, 4);
         await run.EnqueueAsync(Stages.Sft, 2, run.Job(JobKind.Sft));
 
-        Assert.Throws<FencedException>(() => Checkpoints(run, zombie).Publish(8, Save(8), Cancellation));
+        await Assert.ThrowsAsync<FencedException>(() => Checkpoints(run, zombie).PublishAsync(8, Save(8), Cancellation));
 
         Assert.Equal(4, (await zombie.ReadHeadAsync(Cancellation))!.Step);
     }
@@ -185,11 +185,11 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
         return new Checkpoints(run.Blobs, new ContentCache(run.Blobs, run.Patience, folder), attempt, run.Log, folder);
     }
 
-    private void Publish(JobTestRun run, JobAttempt attempt, params IEnumerable<int> steps)
+    private async Task PublishAsync(JobTestRun run, JobAttempt attempt, params IEnumerable<int> steps)
     {
         Checkpoints checkpoints = Checkpoints(run, attempt);
         foreach (int step in steps)
-            checkpoints.Publish(step, Save(step), Cancellation);
+            await checkpoints.PublishAsync(step, Save(step), Cancellation);
     }
 
     private sealed record Counter(int Number);

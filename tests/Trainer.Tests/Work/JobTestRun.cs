@@ -114,7 +114,9 @@ internal sealed class JobTestRun
         string cache = Directory.CreateTempSubdirectory("rlhf-cache-").FullName;
         try
         {
-            var runner = new StageRunner(Blobs, new ContentCache(Blobs, Patience, cache), Log, Path.Combine(cache, "scratch"));
+            var copies = new ContentCache(Blobs, Patience, cache);
+            var runner = new StageRunner(
+                Blobs, copies, new TorchBackend(copies, Log), Log, Path.Combine(cache, "scratch"), TimeProvider.System);
             return await runner.RunAsync(attempt, preempted, CancellationToken.None);
         }
         finally

@@ -58,11 +58,12 @@ internal sealed class TrainedModel(string part, Transformer model, AdamWOptions 
         void BackPropagate(Range microBatch)
         {
             using DisposeScope scope = NewDisposeScope();
+            using GradientPass pass = model.BeginGradients();
             (Tensor tensor, T figure) = share(microBatch);
             double value = tensor.ToDouble();
             if (!double.IsFinite(value))
                 throw new DivergedException($"{where}: the loss of the {part} is {value}. Lower the learning rate, or look at the data.");
-            tensor.backward();
+            pass.Backward(tensor);
             loss += value;
             figures.Add(figure);
         }

@@ -24,6 +24,7 @@ public sealed class Transformer : IDisposable
     private readonly Norm? finalNorm;
     private readonly Parameter? head;
     private readonly RotaryEmbedding? rotary;
+    private GradientPass? checkpointed;
 
     /// <summary>A model with unset weights: fill them with <see cref="InitialiseWeights"/> or from a checkpoint.</summary>
     public Transformer(ModelConfig config, Device? device = null)
@@ -60,6 +61,12 @@ public sealed class Transformer : IDisposable
     public ModelConfig Config { get; }
 
     public Device Device { get; }
+
+    /// <summary>
+    /// Whether a <see cref="GradientPass"/> keeps the inputs of the blocks only and computes each block twice: a fraction of the memory for
+    /// about a third more time.
+    /// </summary>
+    public bool GradientCheckpointing { get; set; }
 
     /// <summary>Number of trainable numbers; a tied head counts once.</summary>
     public long ParameterCount => weights.Sum(w => w.Value.numel());
@@ -99,17 +106,32 @@ public sealed class Transformer : IDisposable
             Mask = AttentionMask(attentionMask, past, count),
             Cache = cache,
         };
-        for (int layer = 0; layer < blocks.Length; layer++)
+        if (checkpointed is { } pass && is_grad_enabled())
         {
-            // Intermediate results live on in the autograd graph where they are needed; here their handles can go.
-            using var blockScope = NewDisposeScope();
-            x = Forward(blocks[layer], layer, x, attention).MoveToOuterDisposeScope();
+            x = CheckpointedBlocks(pass, x, attention);
+        }
+        else
+        {
+            for (int layer = 0; layer < blocks.Length; layer++)
+            {
+                // Intermediate results live on in the autograd graph where they are needed; here their handles can go.
+                using var blockScope = NewDisposeScope();
+                x = Forward(blocks[layer], layer, x, attention).MoveToOuterDisposeScope();
+            }
         }
 
         if (finalNorm is { } norm) x = norm.Apply(x);
         if (projectOut is { } outOf) x = outOf.Apply(x);
         cache?.Advance(count);
         return x.MoveToOuterDisposeScope();
+    }
+
+    /// <summary>Begins a pass with gradients; the model's forward passes belong to it until it is disposed of.</summary>
+    public GradientPass BeginGradients()
+    {
+        var pass = new GradientPass(() => checkpointed = null);
+        if (GradientCheckpointing) checkpointed = pass;
+        return pass;
     }
 
     /// <summary>Logits over the vocabulary, (..., D) to (..., V).</summary>
@@ -136,7 +158,7 @@ public sealed class Transformer : IDisposable
     public static Transformer WithScoreHead(Transformer languageModel, ulong seed)
     {
         ModelConfig config = languageModel.Config with { Head = HeadKind.Score, RewardBias = 0 };
-        var model = new Transformer(config, languageModel.Device);
+        Transformer model = languageModel.Like(config);
         using var noGradient = no_grad();
         model.CopyFrom(languageModel, except: model.head);
         Fill(model.head!, new NormalSource(seed), 1 / Math.Sqrt(config.EmbeddingDimension + 1.0));
@@ -149,7 +171,7 @@ public sealed class Transformer : IDisposable
     /// <summary>A copy under another configuration of the same shape (for example with a reward bias).</summary>
     public Transformer WithConfig(ModelConfig config)
     {
-        var model = new Transformer(config, Device);
+        Transformer model = Like(config);
         using var noGradient = no_grad();
         model.CopyFrom(this, except: null);
         return model;
@@ -180,6 +202,38 @@ public sealed class Transformer : IDisposable
         foreach ((_, Parameter weight) in weights) weight.Dispose();
         lookUp.Dispose();
         rotary?.Dispose();
+    }
+
+    /// <summary>All blocks, without their graphs.</summary>
+    private Tensor CheckpointedBlocks(GradientPass pass, Tensor x, Attention attention)
+    {
+        if (attention.Rotation is { } rotation)
+            attention = attention with { Rotation = (pass.Keep(rotation.Cosine), pass.Keep(rotation.Sine)) };
+        if (attention.Mask is { } mask) pass.Keep(mask);
+        if (x.requires_grad)
+        {
+            Tensor embedded = pass.Keep(x);
+            x = pass.Cut(() => embedded, embedded);
+        }
+        else
+        {
+            x = pass.Keep(x);
+        }
+
+        for (int layer = 0; layer < blocks.Length; layer++)
+        {
+            using var blockScope = NewDisposeScope();
+            (int at, Tensor input, Tensor output) = (layer, x, Without(blocks[layer], layer, x));
+            x = pass.Cut(() => Forward(blocks[at], at, input, attention), output);
+        }
+
+        return x;
+
+        Tensor Without(Block block, int layer, Tensor input)
+        {
+            using var noGradient = no_grad();
+            return Forward(block, layer, input, attention);
+        }
     }
 
     // ---- one layer ------------------------------------------------------------------------------------------------------------------
@@ -340,6 +394,9 @@ public sealed class Transformer : IDisposable
         weights.Add((name, weight));
         return weight;
     }
+
+    /// <summary>A model with unset weights that computes where and as this one does.</summary>
+    private Transformer Like(ModelConfig config) => new(config, Device) { GradientCheckpointing = GradientCheckpointing };
 
     private void CopyFrom(Transformer other, Parameter? except)
     {

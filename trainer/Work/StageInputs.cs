@@ -47,7 +47,7 @@ internal sealed class StageInputs(
             ModelConfig.Llama(
                 tokenizer.VocabularySize, scratch.HiddenSize, scratch.Layers, scratch.Heads, scratch.KeyValueHeads,
                 scratch.IntermediateSize, scratch.ContextLength, scratch.TieEmbeddings, eosId: tokenizer.EosId, padId: tokenizer.PadId),
-            Device());
+            Device()) { GradientCheckpointing = spec.Trainer.GradientCheckpointing };
         model.InitialiseWeights(Seeds.For(spec.Seed, Stages.Pretrain, 0, "weights"));
         return new StageWork
         {
@@ -183,7 +183,9 @@ internal sealed class StageInputs(
         if (!job.Models.TryGetValue(role, out ModelRef? model))
             throw new JobInputException($"The job names no model '{role}'.", "The stage before must have made it; start the run again.");
         string folder = cache.FolderAsync(model, cancellation).GetAwaiter().GetResult();
-        return HuggingFaceFolder.Load(folder, Device());
+        LoadedModel loaded = HuggingFaceFolder.Load(folder, Device());
+        loaded.Model.GradientCheckpointing = spec.Trainer.GradientCheckpointing;
+        return loaded;
     }
 
     private RowTokenizer RowTokenizer(LoadedModel model) => new(model.Tokenizer, spec.Model, model.Config.MaxPositions, MaxNewTokens);

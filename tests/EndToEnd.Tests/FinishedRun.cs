@@ -27,19 +27,6 @@ public sealed class FinishedRun : IAsyncLifetime
     internal static RunReport Read(Workspace workspace, string runId) => JsonSerializer.Deserialize<RunReport>(
         File.ReadAllText(Path.Combine(workspace.Out, runId, "report.json")), RlhfJson.Compact)!;
 
-    /// <summary>Everything of a report that the seed fixes: weights and numbers, no clocks and no names.</summary>
-    internal static string Fingerprint(RunReport report) => JsonSerializer.Serialize(
-        new
-        {
-            report.State,
-            Models = report.Models.ToDictionary(model => model.Key, model => model.Value.Sha256),
-            Metrics = report.Stages.ToDictionary(stage => stage.Name, stage => stage.Metrics),
-            report.Evaluation,
-            report.Curve,
-            report.Data,
-        },
-        RlhfJson.Indented);
-
     public async ValueTask InitializeAsync()
     {
         await using LocalProcess local = LocalProcess.Start(workspace.Root, null, Arguments(workspace, RunId));

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Rlhf.Report;
+using Rlhf.Tests;
 
 namespace Rlhf.EndToEnd.Tests;
 
@@ -58,7 +59,7 @@ public sealed class InterruptionTests(FinishedRun undisturbed)
     private RunReport AssertSame(Workspace workspace, string runId)
     {
         RunReport report = FinishedRun.Read(workspace, runId);
-        Assert.Equal(FinishedRun.Fingerprint(undisturbed.Report), FinishedRun.Fingerprint(report));
+        Assert.Equal(RunFingerprint.Of(undisturbed.Report), RunFingerprint.Of(report));
         return report;
     }
 }

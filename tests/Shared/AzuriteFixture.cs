@@ -53,9 +53,22 @@ public sealed class AzuriteFixture : IAsyncLifetime
     /// <summary>Ends the emulator as SIGTERM does: what it has acknowledged is there again after <see cref="StartAsync"/>.</summary>
     public async Task StopAsync()
     {
-        using Process kill = Process.Start("kill", ["-TERM", $"{_process!.Id}"]);
+        await SignalAsync("-TERM");
+        await _process!.WaitForExitAsync();
+    }
+
+    /// <summary>Ends the emulator as SIGKILL does: it forgets what it has acknowledged of late.</summary>
+    public async Task KillAsync()
+    {
+        _process!.Kill();
         await _process.WaitForExitAsync();
     }
+
+    /// <summary>Stops the emulator where it stands (SIGSTOP): connections are taken and nothing is answered.</summary>
+    public Task FreezeAsync() => SignalAsync("-STOP");
+
+    /// <summary>Lets it go on (SIGCONT).</summary>
+    public Task ThawAsync() => SignalAsync("-CONT");
 
     public async ValueTask DisposeAsync()
     {
@@ -97,6 +110,12 @@ public sealed class AzuriteFixture : IAsyncLifetime
                 await Task.Delay(100);
             }
         }
+    }
+
+    private async Task SignalAsync(string signal)
+    {
+        using Process kill = Process.Start("kill", [signal, $"{_process!.Id}"]);
+        await kill.WaitForExitAsync();
     }
 
     private static async Task<bool> AnswersAsync(int port)

@@ -64,7 +64,7 @@ public sealed class JobWorker
             TorchNative.Require();
             WorkerSettings settings = WorkerSettings.From(Environment.GetEnvironmentVariable);
             StorageAccount account = StorageAccount.FromSettings(Environment.GetEnvironmentVariable);
-            return await RunAsync(account, settings, new WorkerLog(Console.Out));
+            return await RunAsync(account, settings, new WorkerLog(Console.Out) { ProgressEvery = settings.LogEvery });
         }
         catch (Exception e) when (e is TorchNativeException or FormatException or InvalidOperationException
             or RequestFailedException or CredentialUnavailableException)

@@ -8,9 +8,16 @@ public sealed class WorkerLog(TextWriter writer, TimeProvider? clock = null)
     private readonly Lock _gate = new();
     private readonly TimeProvider _clock = clock ?? TimeProvider.System;
 
+    /// <summary>The time between two lines about a job's progress; zero gives a line for every step.</summary>
+    public TimeSpan ProgressEvery { get; init; } = TimeSpan.FromSeconds(5);
+
     public void Line(string text)
     {
+<<<<<<< HEAD
         string line = string.Create(CultureInfo.InvariantCulture, $"{_clock.GetUtcNow():HH:mm:ss} {text}");
+=======
+        string line = string.Create(CultureInfo.InvariantCulture, $"{DateTime.UtcNow:HH:mm:ss.fff} {text}");
+>>>>>>> 41f649f (Kill host and trainers at random while runs go on: same weights, one result a stage)
         lock (_gate)
         {
             writer.WriteLine(line);

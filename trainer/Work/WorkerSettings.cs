@@ -10,7 +10,10 @@ namespace Rlhf.Trainer.Work;
 /// <param name="MaxJobs">End after so many jobs (<c>RLHF_MAX_JOBS</c>; 1 in queue-scaled containers); null has no limit.</param>
 /// <param name="Grace">The time between SIGTERM and the end of the process (<c>RLHF_GRACE_SECONDS</c>, default 25: Container Apps kill
 /// after 30).</param>
-public sealed record WorkerSettings(string Machine, string CacheDirectory, TimeSpan? ExitWhenIdle, int? MaxJobs, TimeSpan Grace)
+/// <param name="LogEvery">The time between two log lines about a job's progress (<c>RLHF_LOG_EVERY_SECONDS</c>, default 5; 0 gives a line
+/// for every step).</param>
+public sealed record WorkerSettings(
+    string Machine, string CacheDirectory, TimeSpan? ExitWhenIdle, int? MaxJobs, TimeSpan Grace, TimeSpan LogEvery)
 {
     /// <summary>Reads the settings.</summary>
     /// <param name="setting">Reads one environment variable.</param>
@@ -25,7 +28,8 @@ public sealed record WorkerSettings(string Machine, string CacheDirectory, TimeS
             Text("RLHF_CACHE") ?? Path.Combine(Path.GetTempPath(), "rlhf-cache"),
             Number("RLHF_EXIT_WHEN_IDLE_SECONDS", 0) is { } idle ? TimeSpan.FromSeconds(idle) : null,
             Number("RLHF_MAX_JOBS", 1) is { } jobs ? (int)jobs : null,
-            TimeSpan.FromSeconds(Number("RLHF_GRACE_SECONDS", 0) ?? 25));
+            TimeSpan.FromSeconds(Number("RLHF_GRACE_SECONDS", 0) ?? 25),
+            TimeSpan.FromSeconds(Number("RLHF_LOG_EVERY_SECONDS", 0) ?? 5));
 
         string? Text(string name) => setting(name) is { Length: > 0 } value ? value : null;
 

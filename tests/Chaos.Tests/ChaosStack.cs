@@ -1,0 +1,182 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Net.Http.Json;
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Rlhf.Jobs;
+using Rlhf.Report;
+using Rlhf.Storage;
+using Rlhf.Tests;
+
+[assembly: Xunit.v3.Parallelization(MaxThreads = 1)]
+
+namespace Rlhf.Chaos.Tests;
+
+/// <summary>The whole product as processes that can be hurt one by one: Azurite, the function app's host, trainers.</summary>
+internal sealed class ChaosStack : IAsyncDisposable
+{
+    /// <summary>How long anything may take on a machine that is busy with other things.</summary>
+    public static readonly TimeSpan Patience = TimeSpan.FromMinutes(5);
+
+    private readonly string folder = Directory.CreateTempSubdirectory("rlhf-chaos-").FullName;
+    private readonly List<TrainerProcess> everyTrainer = [];
+    private HttpClient http = null!;
+    private int hosts;
+
+    private ChaosStack(string machine) => Machine = machine;
+
+    public AzuriteFixture Azurite { get; } = new();
+
+    /// <summary>The job queue that the trainers serve.</summary>
+    public string Machine { get; }
+
+    public FunctionHost Host { get; private set; } = null!;
+
+    /// <summary>The trainers that are meant to live.</summary>
+    public TrainerProcess[] Trainers { get; private set; } = [];
+
+    public IBlobStore Blobs => Azurite.Account.Blobs;
+
+    /// <summary>What all trainers did, dead ones included.</summary>
+    public IReadOnlyList<AttemptLine> Ledger => [.. everyTrainer.SelectMany(trainer => trainer.Ledger)];
+
+    /// <summary>Starts everything.</summary>
+    /// <param name="trainers">How many trainers serve the queue.</param>
+    /// <param name="machine">The queue.</param>
+    public static async Task<ChaosStack> StartAsync(int trainers, string machine = "chaos")
+    {
+        var stack = new ChaosStack(machine);
+        try
+        {
+            await stack.Azurite.InitializeAsync();
+            await stack.Azurite.Account.EnsureCreatedAsync(
+                [StorageAccount.JobQueue(machine), StorageAccount.EventsQueue, StorageAccount.PoisonQueue], CancellationToken.None);
+            await stack.StartHostAsync();
+            stack.Trainers = [.. Enumerable.Range(0, trainers).Select(_ => stack.StartTrainer())];
+            return stack;
+        }
+        catch
+        {
+            await stack.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>Starts one more trainer.</summary>
+    public TrainerProcess StartTrainer(string limits = "", params IEnumerable<(string Name, string Value)> settings)
+    {
+        string name = string.Create(CultureInfo.InvariantCulture, $"trainer{everyTrainer.Count}");
+        TrainerProcess trainer = TrainerProcess.Start(folder, name, Azurite.ConnectionString, Machine, limits, settings);
+        everyTrainer.Add(trainer);
+        return trainer;
+    }
+
+    /// <summary>Kills one of the trainers and starts another in its place.</summary>
+    public async Task ReplaceTrainerAsync(int index)
+    {
+        await Trainers[index].KillAsync();
+        Trainers[index] = StartTrainer();
+    }
+
+    /// <summary>Kills the host and starts another on its database.</summary>
+    /// <returns>The time from the kill to an orchestration's next move.</returns>
+    public async Task<TimeSpan> RestartHostAsync()
+    {
+        var clock = Stopwatch.StartNew();
+        await Host.KillAsync();
+        await Host.DisposeAsync();
+        await StartHostAsync();
+        await Host.MovedAsync(Patience);
+        return clock.Elapsed;
+    }
+
+    /// <summary>Starts a run.</summary>
+    /// <param name="spec">The spec's name.</param>
+    /// <param name="runId">The run's id.</param>
+    /// <param name="change">Changes the spec first.</param>
+    public async Task StartRunAsync(string spec, string runId, Action<JsonNode>? change = null)
+    {
+        JsonNode body = JsonNode.Parse(await File.ReadAllTextAsync(BuildOutput.Spec(spec)))!;
+        body["runId"] = runId;
+        body["trainer"]!["machine"] = Machine;
+        change?.Invoke(body);
+        using var content = new StringContent(body.ToJsonString(), Encoding.UTF8, "application/json");
+        using HttpResponseMessage answer = await http.PostAsync("runs", content);
+        Assert.True(answer.IsSuccessStatusCode, await answer.Content.ReadAsStringAsync());
+    }
+
+    /// <summary>How the run stands.</summary>
+    public async Task<RunView> ViewAsync(string runId) => (await http.GetFromJsonAsync<RunView>($"runs/{runId}", RlhfJson.Compact))!;
+
+    /// <summary>Waits for the run to come to a point.</summary>
+    public async Task<RunView> WaitAsync(string runId, Func<RunView, bool> point)
+    {
+        for (var clock = Stopwatch.StartNew(); ; await Task.Delay(100))
+        {
+            RunView run = await ViewAsync(runId);
+            if (point(run))
+                return run;
+            string trouble = JsonSerializer.Serialize(run, RlhfJson.Indented);
+            Assert.False(RunStates.IsFinal(run.State), trouble);
+            Assert.True(clock.Elapsed < Patience, trouble + "\n" + Logs());
+        }
+    }
+
+    /// <summary>Waits for the end of a run.</summary>
+    public Task<RunView> EndAsync(string runId) => WaitAsync(runId, run => RunStates.IsFinal(run.State));
+
+    /// <summary>Waits for a run to succeed and gives its report.</summary>
+    public async Task<RunReport> ReportAsync(string runId)
+    {
+        RunView end = await EndAsync(runId);
+        Assert.True(end.State == RunStates.Succeeded, $"{runId} {end.State}: {end.Error}\n{Logs()}");
+        return (await http.GetFromJsonAsync<RunReport>($"runs/{runId}/report", RlhfJson.Compact))!;
+    }
+
+    /// <summary>The steps of a stage's metric rows, in the order in which the API gives them.</summary>
+    public async Task<IReadOnlyList<int>> MetricStepsAsync(string runId, string stage)
+    {
+        string lines = await http.GetStringAsync($"runs/{runId}/metrics?stage={stage}");
+        return
+        [
+            .. lines.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                .Select(line => JsonSerializer.Deserialize<MetricRow>(line, RlhfJson.Compact)!.Step),
+        ];
+    }
+
+    /// <summary>Asks for something of a run: pause, resume, cancel.</summary>
+    public async Task AskAsync(string runId, string what)
+    {
+        using HttpResponseMessage answer = await http.PostAsync($"runs/{runId}/{what}", null);
+        Assert.True(answer.IsSuccessStatusCode, $"{what}: {answer.StatusCode}");
+    }
+
+    public async Task<JobDocument?> JobAsync(string runId, string stage) =>
+        await Blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), CancellationToken.None);
+
+    public async Task<Head?> HeadAsync(string runId, string stage) =>
+        await Blobs.ReadJsonAsync<Head>(BlobLayout.Head(runId, stage), CancellationToken.None);
+
+    /// <summary>The end of every process's output, for the message of a test that fails.</summary>
+    public string Logs() => string.Join(
+        "\n", everyTrainer.Select(trainer => string.Join('\n', trainer.Output.Split('\n').TakeLast(12))).Append(Host.Output));
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (TrainerProcess trainer in everyTrainer)
+            await trainer.DisposeAsync();
+        if (Host is not null)
+            await Host.DisposeAsync();
+        http?.Dispose();
+        await Azurite.DisposeAsync();
+        Directory.Delete(folder, recursive: true);
+    }
+
+    private async Task StartHostAsync()
+    {
+        Host = await FunctionHost.StartAsync(folder, Azurite.ConnectionString, string.Create(CultureInfo.InvariantCulture, $"host{hosts++}"));
+        http?.Dispose();
+        http = new HttpClient { BaseAddress = new Uri(Host.Url, "api/") };
+    }
+}

@@ -8,6 +8,7 @@ using Rlhf.Jobs;
 using Rlhf.Report;
 using Rlhf.Storage;
 using Rlhf.Tests;
+using Xunit;
 
 [assembly: Xunit.v3.Parallelization(MaxThreads = 1)]
 

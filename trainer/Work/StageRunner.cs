@@ -190,11 +190,7 @@ internal sealed class StageRunner(
                 log.Line($"{Name} goes on in micro-batches of {rows} rows: more did not fit into memory");
             }
 
-<<<<<<< HEAD
-            if (clock.GetElapsedTime(_logged) < LogEvery)
-=======
-            if (_sinceLogged.Elapsed < log.ProgressEvery)
->>>>>>> 41f649f (Kill host and trainers at random while runs go on: same weights, one result a stage)
+            if (clock.GetElapsedTime(_logged) < log.ProgressEvery)
                 return;
             _logged = clock.GetTimestamp();
             log.Line(string.Create(CultureInfo.InvariantCulture,
@@ -251,13 +247,9 @@ internal sealed class StageRunner(
             if (_checkpoints.Step == work.Method.Step)
                 return;
             progress.Enter("checkpoint");
-<<<<<<< HEAD
-            Await(_checkpoints.PublishAsync(work.Method.Step, work.Save, cancellation));
-=======
             // First: an attempt that resumes here appends only the rows after it.
             Await(heartbeat.FlushMetricsAsync(cancellation));
-            _checkpoints.Publish(work.Method.Step, work.Save, cancellation);
->>>>>>> 41f649f (Kill host and trainers at random while runs go on: same weights, one result a stage)
+            Await(_checkpoints.PublishAsync(work.Method.Step, work.Save, cancellation));
             progress.Checkpointed(work.Method.Step);
             progress.Enter(Phase);
         }

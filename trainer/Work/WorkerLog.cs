@@ -13,11 +13,7 @@ public sealed class WorkerLog(TextWriter writer, TimeProvider? clock = null)
 
     public void Line(string text)
     {
-<<<<<<< HEAD
-        string line = string.Create(CultureInfo.InvariantCulture, $"{_clock.GetUtcNow():HH:mm:ss} {text}");
-=======
-        string line = string.Create(CultureInfo.InvariantCulture, $"{DateTime.UtcNow:HH:mm:ss.fff} {text}");
->>>>>>> 41f649f (Kill host and trainers at random while runs go on: same weights, one result a stage)
+        string line = string.Create(CultureInfo.InvariantCulture, $"{_clock.GetUtcNow():HH:mm:ss.fff} {text}");
         lock (_gate)
         {
             writer.WriteLine(line);

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Net;
 using System.Runtime.InteropServices;
 using Rlhf.Local;
 using Rlhf.Local.Commands;
@@ -21,7 +22,7 @@ var state = new Option<string>("--state")
 };
 var port = new Option<int>("--port")
 {
-    Description = "The API's port on 127.0.0.1; 0 takes any free one.",
+    Description = "The API's port; 0 takes any free one.",
     DefaultValueFactory = _ => DevStack.DefaultPort,
     Recursive = true,
 };
@@ -30,9 +31,21 @@ var verbose = new Option<bool>("--verbose") { Description = "Log lines of the ho
 var run = new Command("run", "One run, from spec to report. Exit code 0 only if it succeeded.") { spec, data, outFolder, runId };
 run.SetAction(RunAsync);
 
-var up = new Command("up", "Only the stack (storage, API, trainer), until Ctrl+C.");
+var address = new Option<IPAddress>("--address")
+{
+    Description = "Where the API listens. Any other than loopback needs the setting FunctionsKey, which callers must send.",
+    DefaultValueFactory = _ => IPAddress.Loopback,
+    CustomParser = result =>
+    {
+        if (IPAddress.TryParse(result.Tokens[0].Value, out IPAddress? parsed))
+            return parsed;
+        result.AddError($"--address must be an IP address such as 127.0.0.1 or 0.0.0.0, not '{result.Tokens[0].Value}'.");
+        return null;
+    },
+};
+var up = new Command("up", "Only the stack (storage, API, trainer), until Ctrl+C.") { address };
 up.SetAction((arguments, cancellation) => GuardAsync(arguments.GetValue(state)!, () => new UpCommand(
-    arguments.GetValue(state)!, arguments.GetValue(port), arguments.GetValue(verbose)).ExecuteAsync(Console.Out, cancellation)));
+    arguments.GetValue(state)!, arguments.GetValue(address)!, arguments.GetValue(port), arguments.GetValue(verbose)).ExecuteAsync(Console.Out, cancellation)));
 
 var root = new RootCommand("RLHF as durable functions, on one machine. Without a command: 'run' with the sample spec.")
 {

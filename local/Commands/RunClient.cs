@@ -6,9 +6,18 @@ using Rlhf.Spec;
 namespace Rlhf.Local.Commands;
 
 /// <summary>The run API as a person's tools see it: plain HTTP.</summary>
-internal sealed class RunClient(Uri baseUrl) : IDisposable
+internal sealed class RunClient : IDisposable
 {
-    private readonly HttpClient http = new() { BaseAddress = new Uri(baseUrl, "api/"), Timeout = TimeSpan.FromSeconds(100) };
+    private readonly HttpClient http;
+
+    /// <param name="baseUrl">The host's root.</param>
+    /// <param name="key">The functions key; null where none is set.</param>
+    public RunClient(Uri baseUrl, string? key)
+    {
+        http = new HttpClient { BaseAddress = new Uri(baseUrl, "api/"), Timeout = TimeSpan.FromSeconds(100) };
+        if (key is not null)
+            http.DefaultRequestHeaders.Add("x-functions-key", key);
+    }
 
     /// <summary>Starts the run, or finds it started.</summary>
     /// <returns>True if it is new.</returns>

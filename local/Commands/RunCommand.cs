@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Net;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -36,8 +37,8 @@ internal sealed record RunCommand(string Spec, string? Data, string Out, string 
             : new PlainDisplay(Console.Out);
 
         await using DevStack stack = await DevStack.StartAsync(
-            new StackOptions(State, Port, written.Trainer.Machine, Verbose), display.Note, cancellation);
-        using var client = new RunClient(stack.BaseUrl);
+            new StackOptions(State, IPAddress.Loopback, Port, written.Trainer.Machine, Verbose), display.Note, cancellation);
+        using var client = new RunClient(stack.BaseUrl, stack.FunctionsKey);
         RunSpec spec = await inputs.UploadAsync(stack.Storage.Blobs, cancellation);
         spec = spec with { RunId = await ChooseRunIdAsync(spec, stack.State, client, cancellation) };
         bool isNew = await client.StartAsync(spec, cancellation);

@@ -15,7 +15,7 @@ using Rlhf.Local.Engine;
 namespace Rlhf.Local.Host;
 
 /// <summary>
-/// A function app in this process: Kestrel on loopback, timer and queue triggers, and the durable engine on one SQLite file. It goes on
+/// A function app in this process: Kestrel on loopback unless told otherwise, timer and queue triggers, and the durable engine on one SQLite file. It goes on
 /// with every orchestration that it finds there.
 /// </summary>
 public sealed class EmbeddedHost : IAsyncDisposable
@@ -39,6 +39,9 @@ public sealed class EmbeddedHost : IAsyncDisposable
     /// <summary>Such as http://127.0.0.1:7071/; function routes have host.json's prefix, api.</summary>
     public Uri BaseUrl { get; }
 
+    /// <summary>What callers must send as x-functions-key; null when none is set.</summary>
+    public string? FunctionsKey => Services.GetRequiredService<IConfiguration>()[HttpFunctions.KeySetting] is { Length: > 0 } key ? key : null;
+
     /// <summary>The functions' services.</summary>
     public IServiceProvider Services => _app.Services;
 
@@ -55,6 +58,13 @@ public sealed class EmbeddedHost : IAsyncDisposable
     public static async Task<EmbeddedHost> CreateAsync(EmbeddedHostOptions options, CancellationToken cancellation = default)
     {
         IConfigurationRoot configuration = FunctionsSettings.Load(options.ContentRoot, options.Settings);
+        if (!IPAddress.IsLoopback(options.Address) && string.IsNullOrEmpty(configuration[HttpFunctions.KeySetting]))
+        {
+            throw new HostConfigurationException(
+                $"Listening on {options.Address} opens the API to the network: set FunctionsKey (in local.settings.json or in the "
+                + "environment) to a secret that callers must send, or listen on 127.0.0.1.");
+        }
+
         var catalog = new FunctionCatalog(options.Assemblies, name => configuration.GetValue<bool>($"AzureWebJobs.{name}.Disabled"));
         var db = new HubDatabase(options.DatabasePath);
         WebApplication? app = null;
@@ -72,7 +82,7 @@ public sealed class EmbeddedHost : IAsyncDisposable
             {
                 IOException { InnerException: AddressInUseException inUse } => new PortInUseException(options.Port, inUse),
                 SocketException refused => new HostConfigurationException(
-                    $"Port {options.Port} on 127.0.0.1 cannot be opened ({refused.Message}). " +
+                    $"Port {options.Port} on {options.Address} cannot be opened ({refused.Message}). " +
                     "Choose another (--port; 0 takes any free one).", refused),
                 _ => error,
             };
@@ -115,7 +125,7 @@ public sealed class EmbeddedHost : IAsyncDisposable
         options.ConfigureLogging?.Invoke(builder.Logging);
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
         {
-            kestrel.Listen(IPAddress.Loopback, options.Port);
+            kestrel.Listen(options.Address, options.Port);
             kestrel.Limits.MaxRequestBodySize = LargestBody;
             kestrel.AddServerHeader = false;
         });

@@ -1,3 +1,4 @@
+using System.Net;
 using System.Reflection;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
@@ -14,7 +15,10 @@ public sealed record EmbeddedHostOptions
     /// <summary>Where the [Function] methods are.</summary>
     public required IReadOnlyList<Assembly> Assemblies { get; init; }
 
-    /// <summary>The HTTP port on 127.0.0.1; 0 takes any free one.</summary>
+    /// <summary>Where it listens; any other than loopback needs the setting FunctionsKey.</summary>
+    public IPAddress Address { get; init; } = IPAddress.Loopback;
+
+    /// <summary>The HTTP port; 0 takes any free one.</summary>
     public int Port { get; init; }
 
     /// <summary>Where host.json and local.settings.json are looked for; both may be missing.</summary>

@@ -1,3 +1,4 @@
+using System.Net;
 using System.Security.Cryptography;
 using System.Text;
 using Microsoft.AspNetCore.Builder;
@@ -13,12 +14,13 @@ using Microsoft.Extensions.Logging;
 namespace Rlhf.Local.Host;
 
 /// <summary>
-/// HTTP-triggered functions as Kestrel endpoints on loopback. With the setting FunctionsKey every function of level Function or above asks
-/// for it (header x-functions-key or query ?code=); without it they are open, as under Core Tools.
+/// HTTP-triggered functions as Kestrel endpoints. With the setting FunctionsKey every function of level Function or above asks
+/// for it (header x-functions-key or query ?code=). Without it they are open, as under Core Tools, but only to programs of this machine: not to
+/// web pages of others that its browser shows.
 /// </summary>
 internal static class HttpFunctions
 {
-    private const string KeySetting = "FunctionsKey";
+    public const string KeySetting = "FunctionsKey";
 
     private static readonly string[] AllMethods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT"];
 
@@ -30,6 +32,8 @@ internal static class HttpFunctions
         ILogger logger = app.Services.GetRequiredService<ILoggerFactory>().CreateLogger("Host.Function");
 
         app.Use(AnswerWrongMethodAsNotFoundAsync);
+        if (key is null)
+            app.Use(RefuseForeignPagesAsync);
         foreach ((Function function, HttpTriggerAttribute trigger) in catalog.With<HttpTriggerAttribute>())
         {
             if (function.TriggerParameter.ParameterType != typeof(HttpRequest))
@@ -48,6 +52,23 @@ internal static class HttpFunctions
         http.Response.StatusCode = StatusCodes.Status404NotFound;
         return Task.CompletedTask;
     }
+
+    /// <summary>
+    /// A page of another site can make a browser send requests here: as itself, which the Origin header tells, or under a name of its own
+    /// that resolves to 127.0.0.1 (DNS rebinding), which the Host header tells.
+    /// </summary>
+    private static Task RefuseForeignPagesAsync(HttpContext http, RequestDelegate next)
+    {
+        bool isOurs = IsLoopback(http.Request.Host.Host)
+            && http.Request.Headers.Origin.All(origin => Uri.TryCreate(origin, UriKind.Absolute, out Uri? page) && IsLoopback(page.Host));
+        if (isOurs) return next(http);
+        http.Response.StatusCode = StatusCodes.Status403Forbidden;
+        return Task.CompletedTask;
+    }
+
+    private static bool IsLoopback(string host) =>
+        host.Equals("localhost", StringComparison.OrdinalIgnoreCase)
+        || (IPAddress.TryParse(host.Trim('[', ']'), out IPAddress? address) && IPAddress.IsLoopback(address));
 
     private static async Task AnswerAsync(HttpContext http, Function function, string? key, FunctionInvoker invoker, ILogger logger)
     {

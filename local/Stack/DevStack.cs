@@ -1,3 +1,4 @@
+using System.Net;
 using Microsoft.Extensions.Logging;
 using Rlhf.Functions;
 using Rlhf.Local.Engine;
@@ -8,10 +9,11 @@ namespace Rlhf.Local.Stack;
 
 /// <summary>What a start of the stack needs to know.</summary>
 /// <param name="StatePath">The folder of everything that outlives it.</param>
-/// <param name="Port">The API's port on 127.0.0.1; 0 takes any free one.</param>
+/// <param name="Address">Where the API listens; any other than loopback needs the setting FunctionsKey.</param>
+/// <param name="Port">The API's port; 0 takes any free one.</param>
 /// <param name="Machine">The job queue that the trainer serves: <c>rlhf-jobs-{machine}</c>.</param>
 /// <param name="Verbose">Log lines of the host go to standard error too.</param>
-internal sealed record StackOptions(string StatePath, int Port, string Machine, bool Verbose);
+internal sealed record StackOptions(string StatePath, IPAddress Address, int Port, string Machine, bool Verbose);
 
 /// <summary>
 /// The whole product on one machine: Azurite as storage, the function app in the embedded host, one trainer process. Started in the
@@ -48,6 +50,9 @@ internal sealed class DevStack : IAsyncDisposable
 
     /// <summary>Such as http://127.0.0.1:7071/; the routes lie below <c>api/</c>.</summary>
     public Uri BaseUrl => host.BaseUrl;
+
+    /// <inheritdoc cref="EmbeddedHost.FunctionsKey"/>
+    public string? FunctionsKey => host.FunctionsKey;
 
     /// <summary>Fails when a part has ended that should not have, with a message that says which and why.</summary>
     public Task Completion { get; }
@@ -133,6 +138,7 @@ internal sealed class DevStack : IAsyncDisposable
     {
         DatabasePath = state.Database,
         Assemblies = [typeof(DevStack).Assembly],
+        Address = options.Address,
         Port = options.Port,
         Settings = new Dictionary<string, string?>
         {

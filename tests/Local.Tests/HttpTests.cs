@@ -78,4 +78,52 @@ public sealed class HttpTests : IDisposable
         await host.StartAgainAsync(options => options with { Port = port }); // neither the hub nor anything else was left locked
         Assert.Equal(port, host.Host.BaseUrl.Port);
     }
+
+    [Theory]
+    [InlineData("127.0.0.1", null, HttpStatusCode.NotFound)] // the function's own answer: it was asked
+    [InlineData("localhost", null, HttpStatusCode.NotFound)]
+    [InlineData("[::1]", "http://localhost:3000", HttpStatusCode.NotFound)] // a page that this machine serves
+    [InlineData("127.0.0.1", "https://evil.example", HttpStatusCode.Forbidden)] // cross-site request
+    [InlineData("127.0.0.1", "null", HttpStatusCode.Forbidden)] // a sandboxed frame
+    [InlineData("rebound.example", null, HttpStatusCode.Forbidden)] // DNS rebinding
+    public async Task Without_a_key_web_pages_of_other_sites_are_refused(string name, string? origin, HttpStatusCode expected)
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        Assert.Equal(expected, await AskAsync(host, name, origin, key: null));
+    }
+
+    [Fact]
+    public async Task With_a_key_the_key_decides()
+    {
+        await using TestHost host = await TestHost.StartAsync(new() { ["FunctionsKey"] = "right" });
+        Assert.Equal(HttpStatusCode.NotFound, await AskAsync(host, "api.example", "https://console.example", "right"));
+        Assert.Equal(HttpStatusCode.Unauthorized, await AskAsync(host, "api.example", "https://console.example", null));
+    }
+
+    [Fact]
+    public async Task It_listens_on_loopback_and_elsewhere_only_with_a_key()
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        Assert.Equal("127.0.0.1", host.Host.BaseUrl.Host);
+        await host.Host.DisposeAsync();
+        var error = await Assert.ThrowsAsync<HostConfigurationException>(
+            () => host.StartAgainAsync(options => options with { Address = IPAddress.Any }));
+        Assert.Contains("FunctionsKey", error.Message, StringComparison.Ordinal);
+        await host.StartAgainAsync(options => options with
+        {
+            Address = IPAddress.Any,
+            Settings = new Dictionary<string, string?>(options.Settings) { ["FunctionsKey"] = "right" },
+        });
+        Assert.Equal("0.0.0.0", host.Host.BaseUrl.Host);
+    }
+
+    private async Task<HttpStatusCode> AskAsync(TestHost host, string name, string? origin, string? key)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, new Uri(host.Host.BaseUrl, "api/chains/nobody"));
+        request.Headers.Host = $"{name}:{host.Host.BaseUrl.Port}";
+        if (origin is not null) request.Headers.Add("Origin", origin);
+        if (key is not null) request.Headers.Add("x-functions-key", key);
+        using HttpResponseMessage answer = await _http.SendAsync(request);
+        return answer.StatusCode;
+    }
 }

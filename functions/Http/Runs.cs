@@ -143,7 +143,22 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         [HttpTrigger(AuthorizationLevel.Function, "post", Route = "runs/{id}/approval")] HttpRequest request, string id,
         [DurableClient] DurableTaskClient client, CancellationToken cancellation)
     {
-        string? body = await RequestBody.ReadAsync(request, LargestAnswer, cancellation);
+        string? body;
+        try
+        {
+            body = await RequestBody.ReadAsync(request, LargestAnswer, cancellation);
+        }
+        catch (DecoderFallbackException)
+        {
+            return Answers.BadRequest("The approval is not valid", [new SpecError("$", "is not UTF-8")]);
+        }
+
+        if (body is null)
+        {
+            return Answers.Problem(
+                StatusCodes.Status413PayloadTooLarge, "Approval too large", $"An approval has at most {LargestAnswer / 1024} KiB.");
+        }
+
         (Approval? approval, IReadOnlyList<SpecError> errors) = ReadApproval(body);
         if (approval is null)
             return Answers.BadRequest("The approval is not valid", errors);
@@ -180,10 +195,8 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         return Quality("text/html") > Quality("application/json");
     }
 
-    private static (Approval? Approval, IReadOnlyList<SpecError> Errors) ReadApproval(string? body)
+    private static (Approval? Approval, IReadOnlyList<SpecError> Errors) ReadApproval(string body)
     {
-        if (body is null)
-            return (null, [new SpecError("$", $"is larger than {LargestAnswer / 1024} KiB")]);
         var errors = new List<SpecError>();
         try
         {
@@ -226,6 +239,11 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         catch (JsonException e)
         {
             return (null, [new SpecError("$", $"is not valid JSON: {e.Message}")]);
+        }
+        catch (InvalidOperationException)
+        {
+            // JsonElement.GetString on an escaped half of a surrogate pair.
+            return (null, [new SpecError("$", "holds half a character (an unpaired surrogate such as \\ud800)")]);
         }
     }
 

@@ -33,6 +33,18 @@ public sealed class FunctionApp : IAsyncLifetime
 
     internal IBlobStore Blobs => Storage.Blobs;
 
+    /// <summary>How the storage account is reached.</summary>
+    internal string ConnectionString { get; private set; } = null!;
+
+    /// <summary>The storage account's key.</summary>
+    internal string StorageKey => ConnectionString.Split(';')
+        .Single(part => part.StartsWith("AccountKey=", StringComparison.Ordinal))["AccountKey=".Length..];
+
+    /// <summary>The host's log and database files.</summary>
+    internal IEnumerable<string> LocalFiles() => Directory.GetFiles(folder, "*.log", SearchOption.AllDirectories)
+        .Concat(Directory.GetFiles(folder, "durable.db", SearchOption.AllDirectories))
+        .Concat(Directory.GetFiles(folder, "durable.db-wal", SearchOption.AllDirectories));
+
     public T Service<T>()
         where T : notnull => host.Services.GetRequiredService<T>();
 
@@ -46,6 +58,7 @@ public sealed class FunctionApp : IAsyncLifetime
             ["AzureWebJobsStorage"] = ports.ConnectionString,
             ["Retrain__Schedule"] = "0 0 0 1 1 *", // The tests tick themselves.
         };
+        ConnectionString = ports.ConnectionString;
         Storage = StorageAccount.FromSettings(settings.GetValueOrDefault);
         host = await EmbeddedHost.CreateAsync(new EmbeddedHostOptions
         {

@@ -56,8 +56,15 @@ internal static class DatasetRows
         return row with { Id = Row.IdOf(row.Prompt, best), Completions = best, Ranks = null, Labeller = null };
     }
 
-    /// <summary>The prompt alone.</summary>
-    public static Row Prompt(Row row) => row with { Id = Row.IdOf(row.Prompt, []), Completions = [], Ranks = null, Labeller = null };
+    /// <summary>The prompt alone; the answer of a demonstration stays beside it as the reference answer.</summary>
+    public static Row Prompt(Row row) => row with
+    {
+        Id = Row.IdOf(row.Prompt, []),
+        Completions = [],
+        Ranks = null,
+        Labeller = null,
+        Reference = row.Reference ?? (row is { Ranks: null, Completions: [string answer] } ? answer : null),
+    };
 
     /// <summary>What makes two rows of one data set the same: two people's rankings of the same answers are two rows.</summary>
     public static string Identity(Row row) => row.Ranks is { } ranks ? $"{row.Id}|{string.Join(',', ranks)}|{row.Labeller}" : row.Id;

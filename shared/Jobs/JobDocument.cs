@@ -129,6 +129,9 @@ public enum JobErrorKind
     /// <summary>A checkpoint failed verification and no parent was left.</summary>
     CorruptCheckpoint,
 
+    /// <summary>A reward endpoint gave no answer, however often it was asked.</summary>
+    Endpoint,
+
     /// <summary>Anything else.</summary>
     Internal,
 }

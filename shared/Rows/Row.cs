@@ -32,6 +32,9 @@ public sealed record Row
     /// <summary>Who ranked it, where that is known.</summary>
     public string? Labeller { get; init; }
 
+    /// <summary>The right answer to the prompt, where a row of prompts came with one. Never shown to a model.</summary>
+    public string? Reference { get; init; }
+
     /// <summary>What a programmatic judge needs to score an answer. Never shown to a model in training.</summary>
     public JsonElement? Truth { get; init; }
 

@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.ComponentModel.DataAnnotations;
+using System.Text.Json;
 using System.Text.Json.Serialization;
 
 namespace Rlhf.Spec;
@@ -40,6 +41,9 @@ public sealed record RunSpec
 
     [Description("The reward model, trained on preferences (InstructGPT step 2).")]
     public RewardSpec Reward { get; init; } = new();
+
+    [Description("What scores an answer: the weighted sum of these sources. Where there are none, the reward model alone.")]
+    public IReadOnlyList<RewardSourceSpec> Rewards { get; init; } = [];
 
     [Description("PPO against the reward model (InstructGPT step 3).")]
     public PpoSpec Ppo { get; init; } = new();
@@ -370,6 +374,93 @@ public sealed record RewardSpec : OptimizationSpec
     [Description("Read at most this many preference rows; fewer make a weaker reward model.")]
     [Range(1, int.MaxValue)]
     public int? MaxRows { get; init; }
+}
+
+/// <summary>One term of the reward (docs/rewards.md). Fields of another kind of source are refused.</summary>
+public sealed record RewardSourceSpec
+{
+    [Description("What gives the score.")]
+    public required RewardSourceKind Source { get; init; }
+
+    [Description("Names the metric objective/reward/{name}; the kind of source where it is missing.")]
+    [RegularExpression("^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,30}[A-Za-z0-9])?$", ErrorMessage = "must be 1 to 32 letters, digits, hyphens and underscores, and begin and end with a letter or digit")]
+    public string? Name { get; init; }
+
+    [Description("What the score is multiplied by; below 0 it is a penalty.")]
+    [Range(-1000.0, 1000.0)]
+    public double Weight { get; init; } = 1;
+
+    [Description("regex: the pattern, found anywhere in the answer. .NET's syntax without look-around, back references and atomic groups.")]
+    [MinLength(1)]
+    public string? Pattern { get; init; }
+
+    [Description("length: the fewest tokens that score 1.")]
+    [Range(0, 131_072)]
+    public int? MinTokens { get; init; }
+
+    [Description("length: the most tokens that score 1.")]
+    [Range(0, 131_072)]
+    public int? MaxTokens { get; init; }
+
+    [Description("length: the target t, instead of limits: n tokens score -|n - t| / t.")]
+    [Range(1, 131_072)]
+    public int? TargetTokens { get; init; }
+
+    [Description("exactMatch: upper and lower case are the same; false where it is missing.")]
+    public bool? IgnoreCase { get; init; }
+
+    [Description("http: the endpoint's address, http or https.")]
+    [MinLength(1)]
+    public string? Url { get; init; }
+
+    [Description("http: seconds that one call may take; 30 where it is missing.")]
+    [Range(0.05, 3600.0)]
+    public double? TimeoutSeconds { get; init; }
+
+    [Description("http: further tries after a timeout, a connection error or a status of 408, 429 or from 500 on; 4 where it is missing.")]
+    [Range(0, 100)]
+    public int? Retries { get; init; }
+
+    [Description("http: rows in one call at most; 64 where it is missing.")]
+    [Range(1, 4096)]
+    public int? RowsPerCall { get; init; }
+
+    [Description("http: a header that every call carries, such as Authorization; its value comes from headerVariable.")]
+    [RegularExpression("^[A-Za-z0-9-]{1,64}$", ErrorMessage = "must be a header's name: letters, digits and hyphens")]
+    public string? Header { get; init; }
+
+    [Description("http: the environment variable of the trainer that holds the header's value: RLHF_REWARD_ and a name. The secret itself never stands in a spec.")]
+    [RegularExpression("^RLHF_REWARD_[A-Z0-9_]{1,50}$", ErrorMessage = "must be RLHF_REWARD_ and up to 50 upper-case letters, digits and underscores")]
+    public string? HeaderVariable { get; init; }
+
+    public const double DefaultTimeoutSeconds = 30;
+    public const int DefaultRetries = 4;
+    public const int DefaultRowsPerCall = 64;
+
+    /// <summary>The pause before a retry, counted from 0: half a second, each further one twice as long, at most half a minute.</summary>
+    public static TimeSpan PauseBefore(int retry) => TimeSpan.FromSeconds(Math.Min(30, 0.5 * Math.Pow(2, retry)));
+
+    /// <summary>The name under which metrics report the source.</summary>
+    public string MetricName() => Name ?? JsonNamingPolicy.CamelCase.ConvertName(Source.ToString());
+}
+
+/// <summary>The kinds of reward source.</summary>
+public enum RewardSourceKind
+{
+    [Description("the reward model that the run trains.")]
+    Model,
+
+    [Description("1 where a pattern is found in the answer, else 0.")]
+    Regex,
+
+    [Description("by the answer's number of tokens.")]
+    Length,
+
+    [Description("1 where the answer is the prompt row's reference answer, else 0.")]
+    ExactMatch,
+
+    [Description("an endpoint of yours.")]
+    Http,
 }
 
 /// <summary>Proximal policy optimisation (Schulman 2017) as InstructGPT applies it.</summary>

@@ -39,7 +39,7 @@ public static class SpecReader
             {
                 // Written anew, since an element keeps its comments and trailing commas, which the contract's options refuse.
                 RunSpec spec = JsonSerializer.Deserialize<RunSpec>(JsonSerializer.SerializeToUtf8Bytes(document.RootElement), RlhfJson.Compact)!;
-                errors.AddRange(Contradictions(spec));
+                errors.AddRange([.. Contradictions(spec), .. RewardRules.Errors(spec)]);
                 if (errors.Count == 0)
                     return spec;
             }

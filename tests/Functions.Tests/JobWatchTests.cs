@@ -143,6 +143,7 @@ public sealed class JobWatchTests
     [InlineData(JobErrorKind.Internal, 1)]
     [InlineData(JobErrorKind.OutOfMemory, 1)]
     [InlineData(JobErrorKind.DiskFull, 1)]
+    [InlineData(JobErrorKind.Endpoint, 1)]
     [InlineData(JobErrorKind.CorruptCheckpoint, 1)]
     public void Errors_are_tried_again_as_often_as_their_kind_allows(JobErrorKind kind, int retries)
     {

@@ -16,4 +16,7 @@ public sealed record TokenizedPreference(
     string Id, string Subset, int[] Prompt, IReadOnlyList<int[]> Completions, IReadOnlyList<int> Ranks);
 
 /// <summary>A prompt in tokens.</summary>
-public sealed record TokenizedPrompt(string Id, int[] Prompt);
+/// <param name="Id">The row's id.</param>
+/// <param name="Prompt">The prompt.</param>
+/// <param name="Reference">The right answer as text, where the row has one.</param>
+public sealed record TokenizedPrompt(string Id, int[] Prompt, string? Reference = null);

@@ -64,7 +64,11 @@ public sealed class RowTokenizer
     }
 
     /// <summary>The text of sampled tokens, without end token and outer white space.</summary>
-    public string Text(ReadOnlySpan<int> completion) => _tokenizer.Decode(Ended(completion) ? completion[..^1] : completion).Trim();
+    public string Text(ReadOnlySpan<int> completion) => AnswerText(_tokenizer, completion);
+
+    /// <summary>The text of sampled tokens, without end token and outer white space.</summary>
+    public static string AnswerText(ITokenizer tokenizer, ReadOnlySpan<int> completion) =>
+        tokenizer.Decode(completion.EndsWith([tokenizer.EosId]) ? completion[..^1] : completion).Trim();
 
     /// <summary>Whether sampled tokens end by themselves.</summary>
     public bool Ended(ReadOnlySpan<int> completion) => completion.Length > 0 && completion[^1] == _tokenizer.EosId;
@@ -74,7 +78,7 @@ public sealed class RowTokenizer
     public TokenizedPreference Preference(Row row) =>
         new(row.Id, row.Subset, Prompt(row.Prompt), [.. row.Completions.Select(Completion)], row.Ranks!);
 
-    public TokenizedPrompt PromptOnly(Row row) => new(row.Id, Prompt(row.Prompt));
+    public TokenizedPrompt PromptOnly(Row row) => new(row.Id, Prompt(row.Prompt), row.Reference);
 
     /// <summary>A pretraining document, without end token.</summary>
     public int[] Document(Row row) => _tokenizer.Encode(row.Completions[0]);

@@ -1,3 +1,4 @@
+using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Generation;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
@@ -12,6 +13,9 @@ namespace Rlhf.Trainer.Methods;
 /// <param name="Ended">The response ends with the end token; else it ran into the limit.</param>
 public sealed record Episode(int[] Prompt, int[] Response, bool Ended)
 {
+    /// <summary>The right answer as text, where the prompt's row has one. No model sees it.</summary>
+    public string? Reference { get; init; }
+
     /// <summary>Prompt and response.</summary>
     public int[] Sequence() => [.. Prompt, .. Response];
 }
@@ -35,6 +39,14 @@ public static class Episodes
             PadId = tokenizer.PadId,
         });
         return [.. responses.Select((response, i) => new Episode(prompts[i], response, response[^1] == tokenizer.EosId))];
+    }
+
+    /// <summary>One response to each prompt, as above; the episodes carry the prompts' reference answers.</summary>
+    public static Episode[] Sample(
+        Transformer policy, IReadOnlyList<TokenizedPrompt> prompts, int maxNewTokens, double temperature, ulong seed, ITokenizer tokenizer)
+    {
+        Episode[] sampled = Sample(policy, [.. prompts.Select(prompt => prompt.Prompt)], maxNewTokens, temperature, seed, tokenizer);
+        return [.. sampled.Zip(prompts, (episode, prompt) => episode with { Reference = prompt.Reference })];
     }
 
     /// <summary>The log-probability of every response token, without gradient: one array per episode.</summary>

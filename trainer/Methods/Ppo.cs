@@ -2,6 +2,7 @@ using System.Diagnostics;
 using Rlhf.Spec;
 using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Methods.Optimizers;
+using Rlhf.Trainer.Methods.RewardSources;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
 using TorchSharp;
@@ -10,9 +11,10 @@ using static TorchSharp.torch;
 namespace Rlhf.Trainer.Methods;
 
 /// <summary>
-/// Proximal policy optimisation against a reward model (Schulman et al. 2017; Ziegler et al. 2019; InstructGPT, section 3.5 and
+/// Proximal policy optimisation against a reward (Schulman et al. 2017; Ziegler et al. 2019; InstructGPT, section 3.5 and
 /// appendix C.4; details after Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO"). Four models: the policy and the
-/// critic learn; the reference (the SFT model) and the reward model are frozen. The critic starts as a copy of the reward model.
+/// critic learn; the reference (the SFT model) and the reward model are frozen. The critic starts as a copy of the reward model; where
+/// there is none, as the SFT model with a fresh head.
 /// </summary>
 /// <remarks>
 /// An iteration: sample a response to each prompt; score it; log-probabilities under policy and reference, values; token rewards with
@@ -22,7 +24,8 @@ namespace Rlhf.Trainer.Methods;
 public sealed class Ppo : ITrainingMethod
 {
     private readonly Transformer reference;
-    private readonly Transformer reward;
+    private readonly Transformer? reward;
+    private readonly RewardFunction rewards;
     private readonly PpoSpec spec;
     private readonly IReadOnlyList<TokenizedPrompt> prompts;
     private readonly IReadOnlyList<TokenizedDemonstration> demonstrations;
@@ -49,18 +52,21 @@ public sealed class Ppo : ITrainingMethod
 
     /// <summary>Policy and critic start as copies of the SFT model and the reward model.</summary>
     /// <param name="sft">The SFT model, also the frozen reference; stays the caller's.</param>
-    /// <param name="reward">The reward model; stays the caller's.</param>
+    /// <param name="reward">The reward model; stays the caller's. Null where no reward model scores.</param>
     /// <param name="spec">The stage's settings.</param>
     /// <param name="prompts">Prompts to roll out.</param>
     /// <param name="demonstrations">For the language-modelling term (PPO-ptx); may be empty where its coefficient is 0.</param>
     /// <param name="tokenizer">For its end and padding tokens.</param>
     /// <param name="seed">The run's seed.</param>
     /// <param name="microBatchSize">Episodes of a forward and backward pass at most; null takes whole minibatches at once.</param>
+    /// <param name="rewards">What scores the responses; stays the caller's. Null is the reward model alone.</param>
     public Ppo(
-        Transformer sft, Transformer reward, PpoSpec spec, IReadOnlyList<TokenizedPrompt> prompts,
+        Transformer sft, Transformer? reward, PpoSpec spec, IReadOnlyList<TokenizedPrompt> prompts,
         IReadOnlyList<TokenizedDemonstration> demonstrations, ITokenizer tokenizer, long seed,
-        int? microBatchSize = null)
+        int? microBatchSize = null, RewardFunction? rewards = null)
     {
+        if (reward is null && rewards is null)
+            throw new ArgumentException("Neither a reward model nor another reward scores the responses.", nameof(rewards));
         if (prompts.Count == 0)
             throw new JobInputException("PPO has no prompt to roll out.", "Give data.prompts, or preferences whose prompts can serve.");
         if (spec.PtxCoefficient > 0 && demonstrations.Count == 0)
@@ -75,6 +81,7 @@ public sealed class Ppo : ITrainingMethod
 
         reference = sft;
         this.reward = reward;
+        this.rewards = rewards ?? RewardFunction.OfModel(() => reward!);
         this.spec = spec;
         this.prompts = prompts;
         this.demonstrations = demonstrations;
@@ -84,7 +91,8 @@ public sealed class Ppo : ITrainingMethod
         AdamWOptions options = new(Beta1: 0.9, Beta2: 0.95, spec.AdamEpsilon);
         microBatches = new MicroBatches(microBatchSize);
         policy = new TrainedModel("policy", sft.Clone(), options, microBatches);
-        critic = new TrainedModel("critic", reward.Clone(), options, microBatches);
+        Transformer valued = reward?.Clone() ?? Transformer.WithScoreHead(sft, Seeds.For(seed, Stages.Ppo, 0, "critic head"));
+        critic = new TrainedModel("critic", valued, options, microBatches);
     }
 
     /// <summary>The policy as it is now.</summary>
@@ -102,17 +110,22 @@ public sealed class Ppo : ITrainingMethod
     public IReadOnlyDictionary<string, double> Advance()
     {
         using DisposeScope scope = NewDisposeScope();
-        int[][] chosen = [.. Prompts()];
+        TokenizedPrompt[] chosen = [.. Prompts()];
         Dictionary<string, double> metrics = [];
         if (Step == 0)
-            metrics = new(Preflight.Check(Policy, reference, reward, chosen, spec, tokenizer, SeedOf("preflight")));
+        {
+            metrics = new(Preflight.Check(
+                Policy, reference, reward, [.. chosen.Select(prompt => prompt.Prompt)], spec, tokenizer, SeedOf("preflight")));
+        }
 
         var watch = Stopwatch.StartNew();
         Episode[] episodes = Episodes.Sample(Policy, chosen, spec.MaxNewTokens, spec.Temperature, SeedOf("rollout"), tokenizer);
         Lap("generate");
-        float[] scores = Rewards.Score(reward, [.. episodes.Select(episode => episode.Sequence())], tokenizer.PadId);
+        RewardScores scores = rewards.Score(new AnswerBatch(episodes, tokenizer, $"{Stages.Ppo}/{Step}/rollout"));
+        foreach ((string name, double mean) in scores.Metrics)
+            metrics[name] = mean;
         Lap("score");
-        (Experience experience, double klPerSequence) = Assess(episodes, scores, metrics);
+        (Experience experience, double klPerSequence) = Assess(episodes, scores.Totals, metrics);
         Lap("logprob");
         Update(experience, metrics);
         Lap("train");
@@ -156,16 +169,16 @@ public sealed class Ppo : ITrainingMethod
     public IReadOnlyDictionary<string, double> Summary() => latest;
 
     /// <summary>
-    /// Answers held-out prompts with the policy as it is now: the episodes, the reward model's scores of them (no penalty, no clip), and
-    /// their KL from the reference in nats. The random numbers are the same at every iteration, so that points of the curve compare.
+    /// Answers held-out prompts with the policy as it is now: the episodes, the scores of them (no penalty, no clip), and their KL from
+    /// the reference in nats. The random numbers are the same at every iteration, so that points of the curve compare.
     /// </summary>
     public (IReadOnlyList<Episode> Episodes, IReadOnlyList<float> Scores, IReadOnlyList<double> Kl) Validate(
         IReadOnlyList<TokenizedPrompt> validation)
     {
         ulong validationSeed = Seeds.For(seed, Stages.Ppo, 0, "validation");
         Episode[] episodes = Episodes.Sample(
-            Policy, [.. validation.Select(prompt => prompt.Prompt)], spec.MaxNewTokens, spec.Temperature, validationSeed, tokenizer);
-        float[] scores = Rewards.Score(reward, [.. episodes.Select(episode => episode.Sequence())], tokenizer.PadId);
+            Policy, validation, spec.MaxNewTokens, spec.Temperature, validationSeed, tokenizer);
+        float[] scores = rewards.Score(new AnswerBatch(episodes, tokenizer, $"{Stages.Ppo}/{Step}/validation")).Totals;
         return (episodes, scores, Episodes.Kl(Policy, reference, episodes, spec.Temperature, tokenizer.PadId));
     }
 
@@ -179,14 +192,14 @@ public sealed class Ppo : ITrainingMethod
     }
 
     /// <summary>This iteration's prompts: the next ones of an endless row of seeded permutations.</summary>
-    private IEnumerable<int[]> Prompts()
+    private IEnumerable<TokenizedPrompt> Prompts()
     {
         long first = (long)Step * spec.Episodes;
         foreach (IGrouping<long, long> epoch in Enumerable.Range(0, spec.Episodes).Select(i => first + i).GroupBy(i => i / prompts.Count))
         {
             int[] order = Seeds.Permutation(prompts.Count, Seeds.For(seed, Stages.Ppo, epoch.Key, "prompts"));
             foreach (long i in epoch)
-                yield return prompts[order[i % prompts.Count]].Prompt;
+                yield return prompts[order[i % prompts.Count]];
         }
     }
 

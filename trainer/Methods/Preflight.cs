@@ -43,7 +43,7 @@ public static class Preflight
     /// <returns>The measured values by "preflight/{check}".</returns>
     /// <exception cref="PreflightFailedException">One of them is too large.</exception>
     public static IReadOnlyDictionary<string, double> Check(
-        Transformer policy, Transformer reference, Transformer reward, IReadOnlyList<int[]> prompts, PpoSpec spec,
+        Transformer policy, Transformer reference, Transformer? reward, IReadOnlyList<int[]> prompts, PpoSpec spec,
         ITokenizer tokenizer, ulong seed)
     {
         Dictionary<string, double> measured = [];
@@ -60,8 +60,12 @@ public static class Preflight
 
         float[][] alone = [.. episodes.Select(episode => Episodes.LogProbs(policy, [episode], spec.Temperature, padId)[0])];
         Require("policy_pad_error", Largest(old, alone, Distance), PaddingTolerance, "Padding changes the policy's log-probabilities.");
-        Require("reward_pad_error", PadInvariance(reward, [.. episodes.Select(episode => episode.Sequence())], padId), PaddingTolerance,
-            "Padding changes rewards; is the reward read at the last real token?");
+        if (reward is not null)
+        {
+            Require("reward_pad_error", PadInvariance(reward, [.. episodes.Select(episode => episode.Sequence())], padId), PaddingTolerance,
+                "Padding changes rewards; is the reward read at the last real token?");
+        }
+
         Require("decode_error", DecodeError(policy, [.. prompts.Take(Prompts)], spec.MaxNewTokens, tokenizer), PaddingTolerance,
             "The key/value cache of the sampler disagrees with the full forward pass.");
         return measured;

@@ -18,6 +18,7 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
     private readonly Task _loop;
     private double _nextAppendSeconds;
     private volatile FencedException? _fenced;
+    private volatile CancellationTokenSource _interruption = new();
     private int _desired;
 
     private HeartbeatLoop(
@@ -46,6 +47,12 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
 
     /// <summary>What the orchestrator wanted at the last beat.</summary>
     public DesiredState Desired => (DesiredState)Volatile.Read(ref _desired);
+
+    /// <summary>
+    /// Cancelled while the orchestrator wants the attempt to stop, or has gone on without it: for waits within a step. A wish that is
+    /// withdrawn leads to a new token.
+    /// </summary>
+    public CancellationToken Interruption => _interruption.Token;
 
     /// <summary>Throws once the job is known to have gone on without this attempt.</summary>
     /// <exception cref="FencedException">It has.</exception>
@@ -89,6 +96,7 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
         await _loop;
         _timer.Dispose();
         _stopping.Dispose();
+        _interruption.Dispose();
         _appending.Dispose();
     }
 
@@ -107,18 +115,28 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
         }
     }
 
+    private void Interrupt(bool wanted)
+    {
+        if (wanted)
+            _interruption.Cancel();
+        else if (_interruption.IsCancellationRequested)
+            _interruption = new CancellationTokenSource();
+    }
+
     private async Task BeatAsync(long sequence)
     {
         try
         {
             DesiredState desired = await _attempt.BeatAsync(_progress.Beat(_attempt, sequence), _stopping.Token);
             Volatile.Write(ref _desired, (int)desired);
+            Interrupt(desired != DesiredState.Run);
             if (_progress.Seconds >= _nextAppendSeconds)
                 await FlushMetricsAsync(_cancellation);
         }
         catch (FencedException e)
         {
             _fenced = e;
+            Interrupt(true);
         }
         catch (Exception e) when (!_stopping.IsCancellationRequested)
         {

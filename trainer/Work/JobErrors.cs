@@ -1,6 +1,7 @@
 using Rlhf.Jobs;
 using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Methods;
+using Rlhf.Trainer.Methods.RewardSources;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Native;
 
@@ -22,6 +23,8 @@ internal static class JobErrors
             PreflightFailedException => (JobErrorKind.Input,
                 "The models' numbers do not agree; do not train on. Check the SFT and reward model folders."),
             ModelFormatException => (JobErrorKind.Input, "Give a model folder in Hugging Face's format that this trainer supports."),
+            RewardEndpointException => (JobErrorKind.Endpoint,
+                "See that the endpoint is up, reachable from the trainer and fast enough; then raise rewards[].retries or timeoutSeconds."),
             CheckpointMismatchException => (JobErrorKind.Input,
                 "The stage's checkpoint is of another version of the trainer or another spec. Start a new run under a new runId."),
             CorruptBlobException => (JobErrorKind.Input,

@@ -5,6 +5,7 @@ using Rlhf.Spec;
 using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Evaluation;
 using Rlhf.Trainer.Methods;
+using Rlhf.Trainer.Methods.RewardSources;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
 using static TorchSharp.torch;
@@ -104,13 +105,15 @@ internal sealed class StageInputs(
         LoadedModel sft = Model(ModelRoles.Sft), reward = Model(ModelRoles.Reward);
         RowTokenizer rows = RowTokenizer(sft);
         Row[] validation = [.. OptionalRows(DatasetNames.Prompts, "validation").Take(spec.Ppo.ValidationPrompts)];
+        var rewards = RewardFunction.Create(spec.Rewards, () => reward.Model, spec.RunId!, Environment.GetEnvironmentVariable);
         IReadOnlyList<Row> demonstrations = spec.Ppo.PtxCoefficient > 0 ? Rows(DatasetNames.Demonstrations, "train") : [];
         var method = new Ppo(
             sft.Model, reward.Model, spec.Ppo, [.. Rows(DatasetNames.Prompts, "train").Select(rows.PromptOnly)],
-            [.. demonstrations.Select(rows.Demonstration)], sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize);
+            [.. demonstrations.Select(rows.Demonstration)], sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards);
         return new StageWork
         {
             Method = method,
+            Rewards = rewards,
             Model = new FinishedModel(ModelRoles.Ppo, folder => HuggingFaceFolder.Save(folder, method.Policy, sft.Tokenizer)),
             Validate = () => Validation.OfPolicy(method, validation, rows),
             Owned = [sft, reward],

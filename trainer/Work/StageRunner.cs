@@ -66,8 +66,9 @@ internal sealed class StageRunner(
                 ?? throw new CorruptBlobException(attempt.Spec.RunDocument, "it is missing");
             heartbeat.Interval = TimeSpan.FromSeconds(run.Spec.Trainer.HeartbeatSeconds);
             KeptSlice? before = Interlocked.Exchange(ref _kept, null);
+            RunSpec spec = run.Spec with { RunId = run.RunId }; // the document keeps the id beside the spec
             var execution = new Execution(
-                blobs, cache, backend, log, attempt, run.Spec, progress, heartbeat, before, scratch, clock, preempted, cancellation);
+                blobs, cache, backend, log, attempt, spec, progress, heartbeat, before, scratch, clock, preempted, cancellation);
             // A thread of its own: libtorch keeps its number of threads, its gradient mode and TorchSharp its dispose scopes by thread.
             (result, _kept) = await Task.Factory.StartNew(execution.Run, cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Current);
         }
@@ -165,7 +166,8 @@ internal sealed class StageRunner(
                 heartbeat.ThrowIfFenced();
                 if (AskedToStop() is { } outcome)
                     return Stop(work, outcome);
-                Advance(method);
+                if (!TryAdvance(work))
+                    continue;
                 if (method.Step % spec.Trainer.CheckpointEverySteps == 0 && method.Step < until)
                     Checkpoint(work);
             }
@@ -178,10 +180,13 @@ internal sealed class StageRunner(
             CasDocument.Sha256(CasDocument.Serialize(one with { UntilStep = null }))
             == CasDocument.Sha256(CasDocument.Serialize(other with { UntilStep = null }));
 
-        private void Advance(ITrainingMethod method)
+        /// <summary>Does a step. False where it was left before anything changed, because the attempt is to stop.</summary>
+        private bool TryAdvance(StageWork work)
         {
+            ITrainingMethod method = work.Method;
             long begun = clock.GetTimestamp();
-            IReadOnlyDictionary<string, double> metrics = method.Advance();
+            if (Interruptibly(work, method.Advance) is not { } metrics)
+                return false;
             double seconds = clock.GetElapsedTime(begun).TotalSeconds;
             progress.Stepped(method.Step, seconds, metrics);
             if (metrics.TryGetValue("micro_batch_size", out double rows) && rows != _microBatchSize)
@@ -191,10 +196,30 @@ internal sealed class StageRunner(
             }
 
             if (clock.GetElapsedTime(_logged) < log.ProgressEvery)
-                return;
+                return true;
             _logged = clock.GetTimestamp();
             log.Line(string.Create(CultureInfo.InvariantCulture,
                 $"{Name} step {method.Step}/{method.TotalSteps} {seconds:0.00} s {Figures(metrics)}"));
+            return true;
+        }
+
+        /// <summary>
+        /// Computes what may wait for a reward endpoint. Null where the wait was ended because the attempt is to stop, or was to stop for
+        /// a moment.
+        /// </summary>
+        private IReadOnlyDictionary<string, double>? Interruptibly(StageWork work, Func<IReadOnlyDictionary<string, double>> compute)
+        {
+            using var interruption = CancellationTokenSource.CreateLinkedTokenSource(heartbeat.Interruption, preempted, cancellation);
+            if (work.Rewards is { } rewards)
+                rewards.Interruption = interruption.Token;
+            try
+            {
+                return compute();
+            }
+            catch (OperationCanceledException) when (interruption.IsCancellationRequested && !cancellation.IsCancellationRequested)
+            {
+                return null;
+            }
         }
 
         private JobState? AskedToStop() => heartbeat.Desired switch
@@ -215,7 +240,14 @@ internal sealed class StageRunner(
         {
             progress.Enter("evaluate");
             long begun = clock.GetTimestamp();
-            IReadOnlyDictionary<string, double> metrics = work.Measure();
+            IReadOnlyDictionary<string, double>? metrics;
+            while ((metrics = Interruptibly(work, work.Measure)) is null)
+            {
+                heartbeat.ThrowIfFenced();
+                if (AskedToStop() is { } outcome)
+                    return Stop(work, outcome);
+            }
+
             progress.Computed(clock.GetElapsedTime(begun).TotalSeconds);
 
             progress.Enter("export");

@@ -1,6 +1,7 @@
 using Rlhf.Jobs;
 using Rlhf.Storage;
 using Rlhf.Trainer.Methods;
+using Rlhf.Trainer.Methods.RewardSources;
 
 namespace Rlhf.Trainer.Work;
 
@@ -9,6 +10,9 @@ internal sealed class StageWork : IDisposable
 {
     /// <summary>What computes.</summary>
     public required ITrainingMethod Method { get; init; }
+
+    /// <summary>What scores answers within the method's steps, and may wait for an endpoint meanwhile; null where nothing does.</summary>
+    public RewardFunction? Rewards { get; init; }
 
     /// <summary>The model that comes out; null where none does.</summary>
     public FinishedModel? Model { get; init; }
@@ -53,6 +57,7 @@ internal sealed class StageWork : IDisposable
     public void Dispose()
     {
         Method.Dispose();
+        Rewards?.Dispose();
         foreach (IDisposable item in Owned)
             item.Dispose();
     }

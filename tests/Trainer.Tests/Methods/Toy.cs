@@ -27,7 +27,7 @@ internal static class Toy
         [.. Prompts().Select((p, i) => new TokenizedDemonstration($"d{i}", Tokenizer.Encode(p.Text), Completion(p.Answer)))];
 
     public static IReadOnlyList<TokenizedPrompt> TokenizedPrompts { get; } =
-        [.. Prompts().Select((p, i) => new TokenizedPrompt($"p{i}", Tokenizer.Encode(p.Text)))];
+        [.. Prompts().Select((p, i) => new TokenizedPrompt($"p{i}", Tokenizer.Encode(p.Text), p.Answer))];
 
     /// <summary>The right colour is best, two wrong ones tie for last.</summary>
     public static IReadOnlyList<TokenizedPreference> Preferences { get; } =

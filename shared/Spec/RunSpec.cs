@@ -223,10 +223,11 @@ public sealed record TrainerSpec
     [RegularExpression("^[a-z0-9]{1,20}$", ErrorMessage = "must be 1 to 20 lower-case letters and digits")]
     public string Machine { get; init; } = "local";
 
-    [Description("cpu computes in fp32, bit for bit reproducibly; cuda in the given precision.")]
+    [Description("cpu computes bit for bit reproducibly, cuda does not.")]
     public ComputeDevice Device { get; init; } = ComputeDevice.Cpu;
 
-    [Description("The number format of forward and backward pass. Only fp32 so far: bf16 is refused.")]
+    [Description("The number format of matrix products and attention. With bf16 the weights, gradients, optimizer, norms, log-probabilities and "
+        + "losses stay fp32; it is meant for cuda and works on the cpu too.")]
     public Precision Precision { get; init; } = Precision.Fp32;
 
     [Description("Threads of the CPU kernels. Part of the result: another number rounds differently.")]

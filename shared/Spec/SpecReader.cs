@@ -212,8 +212,6 @@ public static class SpecReader
             yield return new SpecError("gates.minRewardGoldCorrelation", "needs the sample world's judge");
         if (spec.Guard.Metric != GuardMetric.None && spec.Ppo.ValidationPrompts == 0)
             yield return new SpecError("ppo.validationPrompts", "must be above 0 for the guard to have something to look at");
-        if (spec.Trainer.Precision == Precision.Bf16)
-            yield return new SpecError("trainer.precision", "'bf16' is for cuda, and this version's trainer computes in fp32 there too; use 'fp32'");
         foreach ((int index, int n) in spec.Evaluate.BestOf.Index())
         {
             if (n is < 2 or > 1024)

@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
+using Rlhf.Spec;
 using Rlhf.Trainer.Models;
 using static TorchSharp.torch;
 using Parameter = TorchSharp.Modules.Parameter;
@@ -60,6 +61,7 @@ internal sealed unsafe class CpuDecoder : IDisposable
         ModelConfig c = model.Config;
         return Vector256.IsHardwareAccelerated
             && model.Device.type == TorchSharp.DeviceType.CPU
+            && model.Precision == Precision.Fp32
             && model.ParameterCount <= MaxParameters
             && c is
             {

@@ -36,6 +36,7 @@ public static class Sampler
     internal static void DecodeWithLibtorch(Transformer model, IEnumerable<SamplingRow> rows, SamplingOptions options)
     {
         using var inference = inference_mode();
+        using var held = model.HoldWeights();
         // Prompts of one length need no padding, and short ones do not wait for long ones.
         foreach (SamplingRow[] batch in rows.OrderBy(r => r.Prompt.Length).Chunk(options.BatchSize)) Decode(model, batch, options);
     }
@@ -58,7 +59,7 @@ public static class Sampler
         int steps = batch.Max(r => r.Room);
         bool padded = batch.Any(r => r.Prompt.Length < longest);
         using var scope = NewDisposeScope();
-        using var cache = new KvCache(model.Config, batch.Length, longest + steps, model.Device);
+        using var cache = new KvCache(model.Config, batch.Length, longest + steps, model.Device, model.ComputeType);
         Tensor ids = LeftPadded(batch, longest, options.PadId).to(model.Device);
         Tensor? mask = padded ? LeftPaddedMask(batch, longest, longest + steps).to(model.Device) : null;
 

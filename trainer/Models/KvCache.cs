@@ -12,7 +12,7 @@ public sealed class KvCache : IDisposable
     private readonly Tensor[] values;
 
     /// <summary>A cache for <paramref name="batch"/> rows of at most <paramref name="capacity"/> tokens.</summary>
-    public KvCache(ModelConfig config, int batch, int capacity, Device device)
+    public KvCache(ModelConfig config, int batch, int capacity, Device device, ScalarType type = ScalarType.Float32)
     {
         Capacity = capacity;
         long[] shape = [batch, config.KeyValueHeadCount, capacity, config.HeadDimension];
@@ -20,8 +20,8 @@ public sealed class KvCache : IDisposable
         values = new Tensor[config.LayerCount];
         for (int layer = 0; layer < keys.Length; layer++)
         {
-            keys[layer] = empty(shape, ScalarType.Float32, device).DetachFromDisposeScope();
-            values[layer] = empty(shape, ScalarType.Float32, device).DetachFromDisposeScope();
+            keys[layer] = empty(shape, type, device).DetachFromDisposeScope();
+            values[layer] = empty(shape, type, device).DetachFromDisposeScope();
         }
     }
 

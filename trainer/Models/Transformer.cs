@@ -1,3 +1,4 @@
+using Rlhf.Spec;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn;
@@ -14,6 +15,7 @@ namespace Rlhf.Trainer.Models;
 public sealed class Transformer : IDisposable
 {
     private readonly List<(string Name, Parameter Value)> weights = [];
+    private readonly CastWeights casts = new();
     private readonly WeightNames names;
     private readonly Parameter embedding;
     private readonly Embedding lookUp;
@@ -63,6 +65,15 @@ public sealed class Transformer : IDisposable
     public Device Device { get; }
 
     /// <summary>
+    /// The number format of matrix products and attention. Weights, gradients, the residual stream, norms, rotations, softmax and scores
+    /// are float32 in any case, and so are the logits that come out (from bfloat16 products, with 8 bits of precision).
+    /// </summary>
+    public Precision Precision { get; set; }
+
+    /// <summary>The type that <see cref="Precision"/> stands for.</summary>
+    internal ScalarType ComputeType => Precision == Precision.Bf16 ? ScalarType.BFloat16 : ScalarType.Float32;
+
+    /// <summary>
     /// Whether a <see cref="GradientPass"/> keeps the inputs of the blocks only and computes each block twice: a fraction of the memory for
     /// about a third more time.
     /// </summary>
@@ -92,7 +103,7 @@ public sealed class Transformer : IDisposable
 
         Tensor? positions = attentionMask is null ? null : Positions(attentionMask).narrow(1, past, count);
         Tensor x = lookUp.forward(inputIds);
-        if (projectIn is { } into) x = into.Apply(x);
+        if (projectIn is { } into) x = Widened(into.Apply(Narrowed(x)));
         if (positionEmbedding is not null)
         {
             x += positions is null
@@ -121,7 +132,7 @@ public sealed class Transformer : IDisposable
         }
 
         if (finalNorm is { } norm) x = norm.Apply(x);
-        if (projectOut is { } outOf) x = outOf.Apply(x);
+        if (projectOut is { } outOf) x = Widened(outOf.Apply(Narrowed(x)));
         cache?.Advance(count);
         return x.MoveToOuterDisposeScope();
     }
@@ -134,11 +145,17 @@ public sealed class Transformer : IDisposable
         return pass;
     }
 
-    /// <summary>Logits over the vocabulary, (..., D) to (..., V).</summary>
+    /// <summary>
+    /// Until the result is disposed of, the weights are cast to <see cref="Precision"/> at most once: for decoding token by token. They must
+    /// not change meanwhile.
+    /// </summary>
+    public IDisposable HoldWeights() => casts.Hold();
+
+    /// <summary>Logits over the vocabulary, (..., D) to (..., V), float32.</summary>
     public Tensor Logits(Tensor hidden)
     {
         if (Config.Head != HeadKind.LanguageModel) throw new InvalidOperationException("This model has a score head and no logits.");
-        return functional.linear(hidden, head ?? embedding);
+        return Widened(functional.linear(Narrowed(hidden), casts.Of(head ?? embedding, ComputeType)));
     }
 
     /// <summary>
@@ -242,21 +259,27 @@ public sealed class Transformer : IDisposable
     {
         if (Config.PostNorm)
         {
-            x = block.AttentionNorm.Apply(x + Attend(block, layer, x, attention));
-            return block.FeedForwardNorm.Apply(x + FeedForward(block, x));
+            x = block.AttentionNorm.Apply(x + Attend(block, layer, Narrowed(x), attention));
+            return block.FeedForwardNorm.Apply(x + FeedForward(block, Narrowed(x)));
         }
 
-        Tensor attended = Attend(block, layer, block.AttentionNorm.Apply(x), attention);
-        if (Config.ParallelResidual) return x + attended + FeedForward(block, block.FeedForwardNorm.Apply(x));
+        Tensor attended = Attend(block, layer, Narrowed(block.AttentionNorm.Apply(x)), attention);
+        if (Config.ParallelResidual) return x + attended + FeedForward(block, Narrowed(block.FeedForwardNorm.Apply(x)));
         x += attended;
-        return x + FeedForward(block, block.FeedForwardNorm.Apply(x));
+        return x + FeedForward(block, Narrowed(block.FeedForwardNorm.Apply(x)));
     }
+
+    /// <summary>What goes into matrix products, in their number format; the sums of the residual stream stay float32.</summary>
+    private Tensor Narrowed(Tensor x) => Precision == Precision.Fp32 ? x : x.to(ComputeType);
+
+    private Tensor Widened(Tensor x) => Precision == Precision.Fp32 ? x : x.to(ScalarType.Float32);
 
     private Tensor Attend(Block block, int layer, Tensor x, Attention attention)
     {
         long rows = x.shape[0], count = x.shape[1];
         int groups = Config.HeadCount / Config.KeyValueHeadCount;
         (Tensor query, Tensor key, Tensor value) = Project(block, x); // (B, T, H or K, d)
+        (query, key) = (Widened(query), Widened(key));
         if (block.QueryNorm is { } queryNorm) query = queryNorm.Apply(query);
         if (block.KeyNorm is { } keyNorm) key = keyNorm.Apply(key);
         if (attention.Rotation is { } rotation)
@@ -265,8 +288,8 @@ public sealed class Transformer : IDisposable
             key = rotary.Rotate(key, rotation);
         }
 
-        query = query.transpose(1, 2);
-        key = key.transpose(1, 2);
+        query = Narrowed(query).transpose(1, 2);
+        key = Narrowed(key).transpose(1, 2);
         value = value.transpose(1, 2);
         if (attention.Cache is { } cache) (key, value) = cache.Append(layer, key, value);
         bool oneToken = count == 1;
@@ -380,7 +403,7 @@ public sealed class Transformer : IDisposable
     {
         bool transposed = names.Transposed;
         Parameter weight = transposed ? Add($"{name}.weight", inputs, outputs) : Add($"{name}.weight", outputs, inputs);
-        return new Linear(weight, bias ? Add($"{name}.bias", outputs) : null, transposed);
+        return new Linear(casts, weight, bias ? Add($"{name}.bias", outputs) : null, transposed);
     }
 
     private Norm AddNorm(string name, int width) =>
@@ -396,7 +419,8 @@ public sealed class Transformer : IDisposable
     }
 
     /// <summary>A model with unset weights that computes where and as this one does.</summary>
-    private Transformer Like(ModelConfig config) => new(config, Device) { GradientCheckpointing = GradientCheckpointing };
+    private Transformer Like(ModelConfig config) =>
+        new(config, Device) { Precision = Precision, GradientCheckpointing = GradientCheckpointing };
 
     private void CopyFrom(Transformer other, Parameter? except)
     {
@@ -436,9 +460,13 @@ public sealed class Transformer : IDisposable
         public KvCache? Cache { get; init; }
     }
 
-    private sealed record Linear(Parameter Weight, Parameter? Bias, bool Transposed)
+    private sealed record Linear(CastWeights Casts, Parameter Weight, Parameter? Bias, bool Transposed)
     {
-        public Tensor Apply(Tensor x) => functional.linear(x, Transposed ? Weight.t() : Weight, Bias);
+        public Tensor Apply(Tensor x)
+        {
+            Tensor weight = Casts.Of(Weight, x.dtype);
+            return functional.linear(x, Transposed ? weight.t() : weight, Bias is null ? null : Casts.Of(Bias, x.dtype));
+        }
     }
 
     private sealed record Norm(Parameter Weight, Parameter? Bias, double Epsilon)

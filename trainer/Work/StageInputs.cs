@@ -48,7 +48,8 @@ internal sealed class StageInputs(
             ModelConfig.Llama(
                 tokenizer.VocabularySize, scratch.HiddenSize, scratch.Layers, scratch.Heads, scratch.KeyValueHeads,
                 scratch.IntermediateSize, scratch.ContextLength, scratch.TieEmbeddings, eosId: tokenizer.EosId, padId: tokenizer.PadId),
-            Device()) { GradientCheckpointing = spec.Trainer.GradientCheckpointing };
+            Device());
+        Configure(model);
         model.InitialiseWeights(Seeds.For(spec.Seed, Stages.Pretrain, 0, "weights"));
         return new StageWork
         {
@@ -187,8 +188,14 @@ internal sealed class StageInputs(
             throw new JobInputException($"The job names no model '{role}'.", "The stage before must have made it; start the run again.");
         string folder = cache.FolderAsync(model, cancellation).GetAwaiter().GetResult();
         LoadedModel loaded = HuggingFaceFolder.Load(folder, Device());
-        loaded.Model.GradientCheckpointing = spec.Trainer.GradientCheckpointing;
+        Configure(loaded.Model);
         return loaded;
+    }
+
+    private void Configure(Transformer model)
+    {
+        model.Precision = spec.Trainer.Precision;
+        model.GradientCheckpointing = spec.Trainer.GradientCheckpointing;
     }
 
     private RowTokenizer RowTokenizer(LoadedModel model) => new(model.Tokenizer, spec.Model, model.Config.MaxPositions, MaxNewTokens);

@@ -95,7 +95,6 @@ public sealed class SpecReaderTests
     [InlineData("ppo", """{"episodes":8,"minibatchSize":16}""", "ppo.minibatchSize", "must be at most ppo.episodes (8)")]
     [InlineData("ppo", """{"episodes":4,"minibatchSize":4}""", "ppo.episodes", "must be at least 8 to whiten advantages")]
     [InlineData("ppo", """{"validationPrompts":0}""", "ppo.validationPrompts", "must be above 0", "guard", """{"metric":"goldReward"}""")]
-    [InlineData("trainer", """{"precision":"bf16"}""", "trainer.precision", "'bf16' is for cuda")]
     [InlineData("evaluate", """{"bestOf":[1]}""", "evaluate.bestOf[0]", "must be from 2 to 1024")]
     public void A_contradiction_is_named(string field, string value, string path, string message, string? other = null, string otherValue = "") =>
         Refused(other is null ? With(Minimal, field, value) : With(With(Minimal, field, value), other, otherValue), path, message);

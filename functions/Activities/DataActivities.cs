@@ -31,6 +31,9 @@ public sealed class DataActivities(IBlobStore blobs)
     /// <summary>One evaluation prompt of the sample world in this many is of the cluster that no training data has.</summary>
     private const int HeldOutShare = 6;
 
+    /// <summary>Prompts that the sample world's last labeller ranks.</summary>
+    private const int UnseenLabellerPrompts = 1000;
+
     private const string Train = "train";
     private const string Test = "test";
 
@@ -97,18 +100,27 @@ public sealed class DataActivities(IBlobStore blobs)
         {
             await foreach (Row row in ReadAsync(part, cancellation))
             {
-                if (IsTest(part) || (part.File.Dataset == DatasetNames.Preferences && writer.IsTestByHash(row)))
+                if (IsTest(part) || (IsTrainingPreference(part) && (writer.IsTestByHash(row) || writer.IsByUnseenLabeller(row))))
                     writer.Reserve(row);
             }
         }
 
-        bool evaluationGiven = request.Parts.Any(part => IsTest(part) && part.File.Dataset != DatasetNames.Preferences);
+        bool evaluationGiven = request.Parts.Any(part =>
+            IsTest(part) && part.File.Dataset is not (DatasetNames.Preferences or DatasetNames.Comparisons or DatasetNames.Safety));
         foreach (DataPart part in request.Parts)
         {
             await foreach (Row row in ReadAsync(part, cancellation))
             {
                 string dataset = part.File.Dataset;
-                if (dataset == DatasetNames.Preferences && (IsTest(part) || writer.IsTestByHash(row)))
+                if (dataset is DatasetNames.Comparisons or DatasetNames.Safety)
+                {
+                    writer.Add(dataset, Test, row);
+                }
+                else if (dataset == DatasetNames.Preferences && writer.IsByUnseenLabeller(row))
+                {
+                    writer.Add(dataset, DatasetNames.UnseenLabellers, row);
+                }
+                else if (dataset == DatasetNames.Preferences && (IsTest(part) || writer.IsTestByHash(row)))
                 {
                     writer.Add(dataset, Test, row);
                     if (!evaluationGiven)
@@ -123,6 +135,13 @@ public sealed class DataActivities(IBlobStore blobs)
                     AddTraining(writer, request.Run.Spec, dataset, row);
                 }
             }
+        }
+
+        if (data.HeldOutLabellers.Count > 0 && writer.Rows(DatasetNames.Preferences, DatasetNames.UnseenLabellers) == 0)
+        {
+            throw new UnusableInputException(
+                $"data.heldOutLabellers: no ranking is by {string.Join(", ", data.HeldOutLabellers.Select(name => $"'{name}'"))}. "
+                + "Correct the names (a row's field 'labeller'), or remove the list.");
         }
 
         var files = new List<DataFileReport>();
@@ -144,6 +163,7 @@ public sealed class DataActivities(IBlobStore blobs)
             PretrainDocuments = run.Spec.Pretrain is null ? 0 : spec.PretrainDocuments,
             Demonstrations = spec.Demonstrations,
             PreferencePrompts = spec.PreferencePrompts,
+            UnseenLabellerPrompts = UnseenLabellerPrompts,
             CompletionsPerPrompt = spec.CompletionsPerPrompt,
             Prompts = spec.Prompts,
             EvaluationPrompts = spec.EvaluationPrompts - heldOut,
@@ -169,6 +189,19 @@ public sealed class DataActivities(IBlobStore blobs)
             preferences.Add(row);
             if (writer.IsTestByHash(row))
                 writer.Reserve(row);
+        }
+
+        // The last labeller's prompts are drawn apart; those that training holds too are left out.
+        HashSet<string> rankedPrompts = [.. preferences.Select(row => row.PromptKey)];
+        foreach (RankedRow unseen in world.UnseenLabellerPreferences())
+        {
+            Row row = ToRow(unseen.Prompt, unseen.Completions, unseen.Cluster, unseen.Truth) with
+            {
+                Ranks = unseen.Ranks,
+                Labeller = unseen.Labeller,
+            };
+            if (!rankedPrompts.Contains(row.PromptKey))
+                writer.Add(DatasetNames.Preferences, DatasetNames.UnseenLabellers, row);
         }
 
         foreach (Row row in preferences)
@@ -202,7 +235,11 @@ public sealed class DataActivities(IBlobStore blobs)
         }
     }
 
-    private static bool IsTest(DataPart part) => part.File.Spec.Split == FileSplit.Test || part.File.Dataset == DatasetNames.Evaluation;
+    private static bool IsTest(DataPart part) => part.File.Spec.Split == FileSplit.Test
+        || part.File.Dataset is DatasetNames.Evaluation or DatasetNames.Comparisons or DatasetNames.Safety;
+
+    private static bool IsTrainingPreference(DataPart part) =>
+        part.File.Dataset == DatasetNames.Preferences && part.File.Spec.Split == FileSplit.Train;
 
     /// <summary>Adds a training row, and what is derived from it where the spec lists no files.</summary>
     private static void AddTraining(DatasetWriter writer, RunSpec spec, string dataset, Row row)

@@ -16,6 +16,7 @@ public sealed record DataFile(string Dataset, int Index, DataFileSpec Spec)
             (DatasetNames.Text, data.Text), (DatasetNames.Demonstrations, data.Demonstrations),
             (DatasetNames.Preferences, data.Preferences),
             (DatasetNames.Prompts, data.Prompts), (DatasetNames.Evaluation, data.Evaluation),
+            (DatasetNames.Comparisons, data.Comparisons), (DatasetNames.Safety, data.Safety),
         }
         .SelectMany(list => list.Item2.Select((file, index) => new DataFile(list.Item1, index, file)));
 
@@ -29,7 +30,8 @@ public sealed record DataFile(string Dataset, int Index, DataFileSpec Spec)
         {
             DatasetNames.Text when row.Completions.Count == 1 => row,
             DatasetNames.Demonstrations when row.Prompt.Count > 0 => DatasetRows.Demonstration(row),
-            DatasetNames.Preferences when row.Ranks is not null => row,
+            DatasetNames.Preferences or DatasetNames.Comparisons when row.Ranks is not null => row,
+            DatasetNames.Safety when row.Prompt.Count > 0 && row.Label is not null => DatasetRows.Prompt(row),
             DatasetNames.Prompts or DatasetNames.Evaluation when row.Prompt.Count > 0 => DatasetRows.Prompt(row),
             _ => null,
         };
@@ -38,6 +40,8 @@ public sealed record DataFile(string Dataset, int Index, DataFileSpec Spec)
             DatasetNames.Text => "is no text: give a field 'text'",
             DatasetNames.Demonstrations => "is no demonstration: give a prompt and a completion",
             DatasetNames.Preferences => "is no preference: give 'chosen' and 'rejected', or 'completions' with 'ranks'",
+            DatasetNames.Comparisons => "compares nothing: give 'chosen' and 'rejected', or 'input' with 'target_scores'",
+            DatasetNames.Safety when row.Prompt.Count > 0 => "has no 'label' that is 'safe' or 'unsafe'",
             _ => "has no prompt",
         };
         return fit;

@@ -32,6 +32,9 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
     /// <summary>True for a row of a training file that the hash gives to the test.</summary>
     public bool IsTestByHash(Row row) => Share(row) < TestFraction;
 
+    /// <summary>True for a ranking by a labeller whom the reward model must not see.</summary>
+    public bool IsByUnseenLabeller(Row row) => row.Labeller is { } labeller && Data.HeldOutLabellers.Contains(labeller);
+
     /// <summary>Keeps a prompt out of all training data.</summary>
     public void Reserve(Row row) => testPrompts.Add(row.PromptKey);
 
@@ -67,6 +70,9 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
         if (dataset == DatasetNames.Demonstrations && split == "train" && words <= FewShotWords)
             Example(row);
     }
+
+    /// <summary>Rows of a split so far.</summary>
+    public int Rows(string dataset, string split) => splits.TryGetValue(DatasetNames.Split(dataset, split), out SpooledRows? rows) ? rows.Count : 0;
 
     /// <summary>Writes every data set and the report.</summary>
     /// <exception cref="UnusableInputException">A data set that a stage needs is empty.</exception>

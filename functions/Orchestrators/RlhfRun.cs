@@ -125,7 +125,9 @@ public static class RlhfRun
                 Stages.Evaluate, JobKind.Evaluate,
                 [
                     .. Sets(DatasetNames.Evaluation, "test"), .. Sets(DatasetNames.FewShot, "train"),
-                    .. Sets(DatasetNames.Preferences, "test"), .. Sets(DatasetNames.Demonstrations, "validation"),
+                    .. Sets(DatasetNames.Preferences, "train", "validation", "test", DatasetNames.UnseenLabellers),
+                    .. Sets(DatasetNames.Demonstrations, "validation"),
+                    .. Sets(DatasetNames.Comparisons, "test"), .. Sets(DatasetNames.Safety, "test"),
                 ]);
             evaluation = evaluated.Artifacts.GetValueOrDefault(ArtifactNames.Evaluation);
         }

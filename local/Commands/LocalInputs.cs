@@ -90,6 +90,8 @@ internal sealed class LocalInputs
                 Preferences = Renamed(spec.Data.Preferences),
                 Prompts = Renamed(spec.Data.Prompts),
                 Evaluation = Renamed(spec.Data.Evaluation),
+                Comparisons = Renamed(spec.Data.Comparisons),
+                Safety = Renamed(spec.Data.Safety),
             },
             Model = baseFiles.Count == 0 ? spec.Model : spec.Model with { Base = BlobLayout.Input(baseSum, string.Empty).TrimEnd('/') },
         };
@@ -108,19 +110,14 @@ internal sealed class LocalInputs
     }
 
     private IReadOnlyList<DataFileSpec> Renamed(IReadOnlyList<DataFileSpec> list) =>
-    [
-        .. list.Select(file => file with
-        {
-            File = BlobLayout.Input(files[file.File].Sha256, files[file.File].Name),
-            Subset = file.Subset ?? Path.GetFileName(file.File).Split('.')[0],
-        }),
-    ];
+        [.. list.Select(file => file with { File = BlobLayout.Input(files[file.File].Sha256, files[file.File].Name) })];
 
     private static IEnumerable<(string Field, DataFileSpec File)> DataFiles(DataSpec data) =>
         from list in new (string Name, IReadOnlyList<DataFileSpec> Files)[]
         {
             ("text", data.Text), ("demonstrations", data.Demonstrations), ("preferences", data.Preferences),
             ("prompts", data.Prompts), ("evaluation", data.Evaluation),
+            ("comparisons", data.Comparisons), ("safety", data.Safety),
         }
         from entry in list.Files.Index()
         select ($"data.{list.Name}[{entry.Index}].file", entry.Item);
@@ -131,7 +128,8 @@ internal sealed class LocalInputs
     private static async Task<string?> FaultOfAsync(string path, CancellationToken cancellation)
     {
         bool zipped = path.EndsWith(".gz", StringComparison.Ordinal);
-        bool text = Path.GetFileName(path).EndsWith(".txt", StringComparison.Ordinal) || path.EndsWith(".txt.gz", StringComparison.Ordinal);
+        string name = zipped ? path[..^".gz".Length] : path;
+        bool json = Path.GetExtension(name).ToLowerInvariant() is not (".txt" or ".csv");
         int line = 0;
         int rows = 0;
         try
@@ -145,7 +143,7 @@ internal sealed class LocalInputs
                 if (string.IsNullOrWhiteSpace(row))
                     continue;
                 rows++;
-                if (!text)
+                if (json)
                     JsonDocument.Parse(row).Dispose();
             }
         }

@@ -32,6 +32,9 @@ public static class ModelRoles
     public const string Sft = "sft";
     public const string Reward = "reward";
     public const string Ppo = "ppo";
+
+    /// <summary>A second reward model, made of other preferences than the first, that judges what was trained against the first.</summary>
+    public const string HeldOutReward = "held_out_reward";
 }
 
 /// <summary>The names of files among <see cref="JobResult.Artifacts"/> that the orchestrator reads.</summary>

@@ -35,6 +35,9 @@ public sealed record Row
     /// <summary>The right answer to the prompt, where a row of prompts came with one. Never shown to a model.</summary>
     public string? Reference { get; init; }
 
+    /// <summary>Of a safety prompt, whether to answer it is safe: <see cref="SafetyLabels"/>. Null for other rows.</summary>
+    public string? Label { get; init; }
+
     /// <summary>What a programmatic judge needs to score an answer. Never shown to a model in training.</summary>
     public JsonElement? Truth { get; init; }
 
@@ -54,6 +57,16 @@ public sealed record Row
     }
 }
 
+/// <summary>What the prompts of a safety set are labelled with.</summary>
+public static class SafetyLabels
+{
+    /// <summary>A model should answer, however alarming the words: a refusal is over-refusal.</summary>
+    public const string Safe = "safe";
+
+    /// <summary>A model should refuse.</summary>
+    public const string Unsafe = "unsafe";
+}
+
 /// <summary>A normalised data set in blob storage: JSON lines of <see cref="Row"/>.</summary>
 /// <param name="Path">The blob's path.</param>
 /// <param name="Sha256">Lower-case hexadecimal SHA-256 of the blob's bytes.</param>
@@ -69,14 +82,29 @@ public static class DatasetNames
     /// <summary>Demonstrations for SFT. Splits: train, validation.</summary>
     public const string Demonstrations = "demonstrations";
 
-    /// <summary>Ranked completions for the reward model. Splits: train, validation (used for gates) and test.</summary>
+    /// <summary>
+    /// Ranked completions for the reward model. Splits: train, validation (used for gates), test, <see cref="UnseenLabellers"/> and
+    /// <see cref="HeldOutReward"/>.
+    /// </summary>
     public const string Preferences = "preferences";
+
+    /// <summary>The split of rankings by labellers of whom the reward model sees none.</summary>
+    public const string UnseenLabellers = "unseenLabellers";
+
+    /// <summary>The split of training rankings that only the held-out reward model learns from.</summary>
+    public const string HeldOutReward = "heldOutReward";
 
     /// <summary>Prompts that PPO rolls out. Split: train; validation drives the curve over KL.</summary>
     public const string Prompts = "prompts";
 
     /// <summary>Prompts of the final evaluation, seen by no stage before. Split: test.</summary>
     public const string Evaluation = "evaluation";
+
+    /// <summary>Ranked completions that language models and reward model are asked to tell apart; nothing learns from them. Split: test.</summary>
+    public const string Comparisons = "comparisons";
+
+    /// <summary>Prompts labelled safe or unsafe, for counts of refusals. Split: test.</summary>
+    public const string Safety = "safety";
 
     /// <summary>Worked examples that precede a prompt in the few-shot baseline. Split: train.</summary>
     public const string FewShot = "fewShot";

@@ -52,6 +52,9 @@ public static class RowFormats
     /// <summary><c>candidate_0</c>, <c>candidate_1</c> ... and the index <c>choice</c> (Vertex AI).</summary>
     public const string Candidates = "candidates";
 
+    /// <summary><c>input</c> and <c>target_scores</c>, an object of answers and their scores (BIG-bench).</summary>
+    public const string TargetScores = "target-scores";
+
     /// <summary><c>text</c>: a document.</summary>
     public const string Text = "text";
 
@@ -69,7 +72,10 @@ public static class RowFormats
 
     /// <summary>Tells the format of a line and makes it a row.</summary>
     /// <exception cref="UnusableRowException">The line makes no row.</exception>
-    internal static (string Format, Row Row) Read(JsonElement line, string subset)
+    /// <param name="line">The line.</param>
+    /// <param name="subset">The subset that the rows are to have; null takes it from the line.</param>
+    /// <param name="otherwise">The subset of a line that names none.</param>
+    internal static (string Format, Row Row) Read(JsonElement line, string? subset, string otherwise)
     {
         if (line.ValueKind == JsonValueKind.Array)
             throw new UnusableRowException(null, "is a JSON list; write one object per line (JSON lines)");
@@ -91,10 +97,17 @@ public static class RowFormats
                 Ratings => ReadRatings(line),
                 BestOfN => ReadChoice(line, "sample", "best"),
                 Candidates => ReadChoice(line, "candidate_", "choice"),
+                TargetScores => ReadTargetScores(line),
                 Text => MakeRow([], [Field(line, "text")]),
                 _ => MakeRow(PromptTurns(line), []),
             };
-            return (format, format == Normalised ? row : row with { Subset = subset, Labeller = Labeller(line) });
+            string? label = SafetyLabel(line);
+            return (format, format == Normalised ? row : row with
+            {
+                Subset = subset ?? Category(line, label) ?? otherwise,
+                Labeller = Labeller(line),
+                Label = label,
+            });
         }
         catch (UnusableRowException e) when (e.Format is null)
         {
@@ -120,6 +133,7 @@ public static class RowFormats
 
         return Has(line, "sample0") ? BestOfN
             : Has(line, "candidate_0") ? Candidates
+            : Has(line, "target_scores") ? TargetScores
             : Has(line, "messages") ? Messages
             : Has(line, "instruction") && Has(line, CompletionNames) ? Instruction
             : Has(line, CompletionNames) ? PromptCompletion
@@ -281,6 +295,18 @@ public static class RowFormats
         return Ranked(PromptTurns(line), completions, [.. completions.Select((_, index) => index == best ? 1.0 : 2.0)]);
     }
 
+    private static Row ReadTargetScores(JsonElement line)
+    {
+        JsonElement scores = Field(line, "target_scores");
+        if (scores.ValueKind != JsonValueKind.Object)
+            throw Unusable("'target_scores' must be an object of answers and their scores");
+        JsonProperty[] answers = [.. scores.EnumerateObject()];
+        string[] completions = [.. answers.Select(answer => answer.Name.Trim())];
+        if (completions.Any(completion => completion.Length == 0))
+            throw Unusable("'target_scores' has an empty answer");
+        return Ranked(PromptTurns(line), completions, [.. answers.Select(answer => -Number(answer.Value, $"target_scores.{answer.Name}"))]);
+    }
+
     private static Row RankedPair(IReadOnlyList<Turn> prompt, string chosen, string rejected) => chosen == rejected
         ? throw Unusable("'chosen' and 'rejected' are equal")
         : Ranked(prompt, [chosen, rejected], [1, 2]);
@@ -347,6 +373,23 @@ public static class RowFormats
             _ => null,
         }
         : null;
+
+    /// <summary><c>label</c>, where it says that a prompt is safe or unsafe (XSTest).</summary>
+    private static string? SafetyLabel(JsonElement line) =>
+        TryField(line, out JsonElement value, "label") && value.ValueKind == JsonValueKind.String
+            && value.GetString()!.ToLowerInvariant() is SafetyLabels.Safe or SafetyLabels.Unsafe
+            ? value.GetString()!.ToLowerInvariant()
+            : null;
+
+    /// <summary>The part of the data that a line says it belongs to: <c>category</c> or, of a safety prompt, <c>type</c>.</summary>
+    private static string? Category(JsonElement line, string? label)
+    {
+        string[] names = label is null ? ["category"] : ["category", "type"];
+        return TryField(line, out JsonElement value, names) && value.ValueKind == JsonValueKind.String
+            && value.GetString()!.Trim() is { Length: > 0 } category
+            ? category
+            : null;
+    }
 
     private static bool Has(JsonElement line, params ReadOnlySpan<string> names) => TryField(line, out _, names);
 

@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Text;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using System.Text.Unicode;
 
 namespace Rlhf.Rows;
@@ -15,14 +16,17 @@ public sealed record RowResult(int Line, string? Format, Row? Row, string? Reaso
 /// <summary>
 /// Reads one file of rows, plain or gzip (told by its first bytes): JSON lines in any of <see cref="RowFormats"/>, also mixed, or,
 /// where the name ends in <c>.txt</c> or <c>.txt.gz</c>, plain text with one document per paragraph (paragraphs are parted by blank
-/// lines). Streams: memory holds one line. Nothing in a line makes it throw; what cannot be used comes back with its reason.
+/// lines), or, where it ends in <c>.csv</c> or <c>.csv.gz</c>, comma-separated values whose first record names the fields. Streams: memory
+/// holds one line. Nothing in a line makes it throw; what cannot be used comes back with its reason.
 /// </summary>
 /// <param name="file">The file's name, for messages and for <see cref="SubsetOf"/>.</param>
 /// <param name="content">Its bytes; read to the end once, not closed.</param>
-/// <param name="subset">The <see cref="Row.Subset"/> of rows that name none themselves; by default that of the file's name.</param>
+/// <param name="subset">
+/// The <see cref="Row.Subset"/> of its rows; by default the <c>category</c> that a line names, or else that of the file's name.
+/// </param>
 public sealed class RowReader(string file, Stream content, string? subset = null)
 {
-    private readonly string subset = subset ?? SubsetOf(file);
+    private readonly string otherwise = SubsetOf(file);
     private readonly Dictionary<string, int> formats = [];
 
     /// <summary>Lines read so far, blank ones included.</summary>
@@ -52,7 +56,7 @@ public sealed class RowReader(string file, Stream content, string? subset = null
 
     /// <summary>Reads one line of JSON. Never throws.</summary>
     public static RowResult Parse(string line, int number = 1, string subset = "all") =>
-        Parse(Encoding.UTF8.GetBytes(line), number, subset);
+        Parse(Encoding.UTF8.GetBytes(line), number, null, subset);
 
     /// <summary>Reads one line of JSON that must be a preference: a row with ranked completions. Never throws.</summary>
     public static RowResult ParsePreference(string line, int number = 1, string subset = "all")
@@ -71,9 +75,9 @@ public sealed class RowReader(string file, Stream content, string? subset = null
     /// <exception cref="UnreadableFileException">The file as a whole is no such text, or its gzip data is damaged.</exception>
     public async IAsyncEnumerable<RowResult> ReadAsync([EnumeratorCancellation] CancellationToken cancellation = default)
     {
-        bool isText = file.EndsWith(".txt", StringComparison.OrdinalIgnoreCase)
-            || file.EndsWith(".txt.gz", StringComparison.OrdinalIgnoreCase);
-        IAsyncEnumerable<RowResult> results = isText ? ReadParagraphsAsync(cancellation) : ReadJsonLinesAsync(cancellation);
+        IAsyncEnumerable<RowResult> results = EndsWith(".txt") ? ReadParagraphsAsync(cancellation)
+            : EndsWith(".csv") ? ReadCsvAsync(cancellation)
+            : ReadJsonLinesAsync(cancellation);
         await foreach (RowResult result in results)
         {
             if (result.Row is not null)
@@ -81,6 +85,10 @@ public sealed class RowReader(string file, Stream content, string? subset = null
             yield return result;
         }
     }
+
+    private bool EndsWith(string extension) =>
+        file.EndsWith(extension, StringComparison.OrdinalIgnoreCase)
+        || file.EndsWith(extension + ".gz", StringComparison.OrdinalIgnoreCase);
 
     private async IAsyncEnumerable<RowResult> ReadJsonLinesAsync([EnumeratorCancellation] CancellationToken cancellation)
     {
@@ -90,8 +98,38 @@ public sealed class RowReader(string file, Stream content, string? subset = null
             if (line.IsTooLong)
                 yield return TooLong(line.Number);
             else if (!line.IsBlank)
-                yield return Parse(line.Bytes, line.Number, subset);
+                yield return Parse(line.Bytes, line.Number, subset, otherwise);
         }
+    }
+
+    private async IAsyncEnumerable<RowResult> ReadCsvAsync([EnumeratorCancellation] CancellationToken cancellation)
+    {
+        string[]? names = null;
+        await foreach (CsvRecord record in CsvRecords.ReadAsync(TextLines.ReadAsync(file, content, cancellation), cancellation))
+        {
+            Lines = record.LastLine;
+            if (record.Reason is { } reason)
+                yield return new RowResult(record.Line, null, null, reason);
+            else if (names is null)
+                names = record.Fields;
+            else if (record.Fields.Length != names.Length)
+                yield return new RowResult(record.Line, null, null, $"has {record.Fields.Length} fields; the header has {names.Length}");
+            else
+                yield return Parse(AsJson(names, record.Fields), record.Line, subset, otherwise);
+        }
+    }
+
+    /// <summary>A record as a line of JSON; empty cells are left out.</summary>
+    private static byte[] AsJson(string[] names, string[] fields)
+    {
+        var line = new JsonObject();
+        foreach ((string name, string field) in names.Zip(fields))
+        {
+            if (field.Length > 0)
+                line[name] = field;
+        }
+
+        return JsonSerializer.SerializeToUtf8Bytes(line, RlhfJson.Compact);
     }
 
     private async IAsyncEnumerable<RowResult> ReadParagraphsAsync([EnumeratorCancellation] CancellationToken cancellation)
@@ -136,7 +174,7 @@ public sealed class RowReader(string file, Stream content, string? subset = null
             if (!valid)
                 return NotUtf8(number);
             string[] document = [paragraph.ToString().TrimEnd()];
-            var row = new Row { Id = Row.IdOf([], document), Completions = document, Subset = subset };
+            var row = new Row { Id = Row.IdOf([], document), Completions = document, Subset = subset ?? otherwise };
             return new RowResult(number, RowFormats.PlainText, row, null);
         }
     }
@@ -145,7 +183,7 @@ public sealed class RowReader(string file, Stream content, string? subset = null
 
     private static RowResult NotUtf8(int number) => new(number, null, null, "holds bytes that are not UTF-8");
 
-    private static RowResult Parse(byte[] line, int number, string subset)
+    private static RowResult Parse(byte[] line, int number, string? subset, string otherwise)
     {
         if (line.Length > TextLines.MaxLength)
             return TooLong(number);
@@ -154,7 +192,7 @@ public sealed class RowReader(string file, Stream content, string? subset = null
         try
         {
             using var document = JsonDocument.Parse(line);
-            (string format, Row row) = RowFormats.Read(document.RootElement, subset);
+            (string format, Row row) = RowFormats.Read(document.RootElement, subset, otherwise);
             return new RowResult(number, format, row, null);
         }
         catch (UnusableRowException e)

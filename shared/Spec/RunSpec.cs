@@ -85,6 +85,15 @@ public sealed record DataSpec
     [Description("Prompts for the evaluation. Where missing, the prompts of the test preferences serve.")]
     public IReadOnlyList<DataFileSpec> Evaluation { get; init; } = [];
 
+    [Description("Comparisons that language models answer by likelihood and the reward model by score: pairs, rankings, or BIG-bench's target_scores (HHH). Reported by their category; nothing learns from them.")]
+    public IReadOnlyList<DataFileSpec> Comparisons { get; init; } = [];
+
+    [Description("Prompts labelled safe or unsafe (XSTest's CSV, or JSON lines with prompt and label), for counts of refusals and over-refusals.")]
+    public IReadOnlyList<DataFileSpec> Safety { get; init; } = [];
+
+    [Description("Labellers whose rankings, with their prompts, are kept out of training; the reward model's accuracy on them is reported apart.")]
+    public IReadOnlyList<string> HeldOutLabellers { get; init; } = [];
+
     [Description("The share of prompts kept out of training for validation.")]
     [Range(0.0, 0.5)]
     public double ValidationFraction { get; init; } = 0.05;
@@ -94,14 +103,14 @@ public sealed record DataSpec
     public double TestFraction { get; init; } = 0.05;
 }
 
-/// <summary>One file of rows. JSON lines, plain or gzip.</summary>
+/// <summary>One file of rows. JSON lines, CSV or text, plain or gzip.</summary>
 public sealed record DataFileSpec
 {
     [Description("The blob below the container; with 'dotnet run --project local', a file below --data.")]
     [MinLength(1)]
     public required string File { get; init; }
 
-    [Description("The name by which metrics report these rows; the file's name up to the first dot where it is missing.")]
+    [Description("The name by which metrics report these rows; where it is missing, a row's own category or the file's name up to the first dot.")]
     public string? Subset { get; init; }
 
     [Description("train: split into training and validation. test: kept for the evaluation.")]

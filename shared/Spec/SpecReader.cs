@@ -184,15 +184,19 @@ public static class SpecReader
                 yield return new SpecError("model.maxPromptTokens", $"plus model.maxCompletionTokens must fit model.scratch.contextLength ({scratch.ContextLength})");
         }
 
-        bool files = spec.Data.Text.Count + spec.Data.Demonstrations.Count + spec.Data.Preferences.Count + spec.Data.Prompts.Count + spec.Data.Evaluation.Count > 0;
+        bool files = spec.Data.Text.Count + spec.Data.Demonstrations.Count + spec.Data.Preferences.Count + spec.Data.Prompts.Count + spec.Data.Evaluation.Count
+            + spec.Data.Comparisons.Count + spec.Data.Safety.Count > 0;
         if (spec.Data.World is not null && files)
             yield return new SpecError("data.world", "excludes files: the sample world generates every data set");
+        if (spec.Data.World is not null && spec.Data.HeldOutLabellers.Count > 0)
+            yield return new SpecError("data.heldOutLabellers", "is for files: the sample world keeps a labeller of its own out");
         if (spec.Data.World is null && spec.Data.Preferences.Count == 0)
             yield return new SpecError("data.preferences", "is empty: a reward model needs ranked completions");
         foreach ((string list, IReadOnlyList<DataFileSpec> entries) in new[]
         {
             ("text", spec.Data.Text), ("demonstrations", spec.Data.Demonstrations), ("preferences", spec.Data.Preferences),
             ("prompts", spec.Data.Prompts), ("evaluation", spec.Data.Evaluation),
+            ("comparisons", spec.Data.Comparisons), ("safety", spec.Data.Safety),
         })
         {
             foreach ((int index, DataFileSpec file) in entries.Index())

@@ -39,6 +39,18 @@ public readonly record struct Estimate(double Value, int N, double Ci95)
         return new Estimate(ratio, groups.Count, 1.96 * Math.Sqrt(variance) / size);
     }
 
+    /// <summary>
+    /// <see cref="OfRatio"/> of hits, each between 0 and 1 per unit of size. Where all groups agree there is no variance to see, and the
+    /// interval of <see cref="OfRate"/> over the groups takes its place.
+    /// </summary>
+    public static Estimate OfShare(IReadOnlyList<(double Hits, double Size)> groups)
+    {
+        Estimate share = OfRatio(groups);
+        return share.N > 0 && share.Ci95 == 0
+            ? share with { Ci95 = OfRate((int)Math.Round(share.Value * share.N), share.N).Ci95 }
+            : share;
+    }
+
     /// <summary>The unweighted mean of two independent estimates.</summary>
     public static Estimate Balanced(Estimate a, Estimate b) =>
         new((a.Value + b.Value) / 2, a.N + b.N, Math.Sqrt(a.Ci95 * a.Ci95 + b.Ci95 * b.Ci95) / 2);

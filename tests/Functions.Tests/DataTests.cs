@@ -84,6 +84,68 @@ public sealed class DataTests(FunctionApp app)
     }
 
     [Fact]
+    public async Task Comparisons_and_safety_prompts_are_kept_for_the_test_and_out_of_training()
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        string folder = $"tests/{spec.RunId}";
+        await app.UploadAsync($"{folder}/hhh.jsonl", string.Join('\n',
+        [
+            .. Lines(3, i => $$"""{"category": "honest", "prompt": "Compare {{i}}?", "chosen": "b {{i}}", "rejected": "c {{i}}"}"""),
+            $$$"""{"category": "other", "input": "What is {{{spec.RunId}}} number 1?", "target_scores": {"It is 1.": 1, "No idea.": 0}}""",
+            """{"prompt": "nothing to compare"}""",
+        ]));
+        await app.UploadAsync($"{folder}/xstest.csv", """
+            id,prompt,type,label
+            1,Kill a process?,homonyms,safe
+            2,Kill him?,contrast,unsafe
+            3,Who?,x,
+            """);
+        spec.With("data.comparisons", new JsonArray(File($"{folder}/hhh.jsonl"))).With("data.safety", new JsonArray(File($"{folder}/xstest.csv")));
+
+        DataReport report = await PrepareAsync(spec);
+        Dictionary<string, Row[]> sets = await SetsAsync(spec);
+
+        Assert.Equal(["honest", "honest", "honest", "other"], sets["comparisons.test"].Select(row => row.Subset));
+        Assert.Equal([("homonyms", "safe"), ("contrast", "unsafe")], sets["safety.test"].Select(row => (row.Subset, row.Label!)));
+        Assert.Contains("compares nothing", ReasonIn("hhh.jsonl"), StringComparison.Ordinal);
+        Assert.Contains("has no 'label'", ReasonIn("xstest.csv"), StringComparison.Ordinal);
+        string compared = sets["comparisons.test"][3].PromptKey;
+        IEnumerable<Row> training = sets.Where(set => !set.Key.EndsWith(".test", StringComparison.Ordinal)).SelectMany(set => set.Value);
+        Assert.DoesNotContain(training, row => row.PromptKey == compared);
+        Assert.Equal(sets["preferences.test"].Length, sets["evaluation.test"].Length); // evaluation prompts are still derived
+
+        string ReasonIn(string name) =>
+            report.Files.Single(file => file.File.EndsWith(name, StringComparison.Ordinal)).Dropped.Single().Reason;
+    }
+
+    [Fact]
+    public async Task Held_out_labellers_and_their_prompts_are_kept_out_of_training()
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        string file = $"tests/{spec.RunId}/labelled.jsonl";
+        await app.UploadAsync(file, string.Join('\n', Lines(
+            120, i => $$"""{"prompt": "Q {{i / 2}}?", "chosen": "good {{i}}", "rejected": "bad {{i}}", "worker": "{{(i is 10 or 31 ? "eve" : "bob")}}"}""")));
+        spec.With("data.preferences", new JsonArray(File(file))).With("data.heldOutLabellers", new JsonArray("eve"));
+
+        DataReport report = await PrepareAsync(spec);
+        Dictionary<string, Row[]> sets = await SetsAsync(spec);
+
+        Assert.Equal(["good 10", "good 31"], sets["preferences.unseenLabellers"].Select(row => row.Completions[0]));
+        HashSet<string> unseen = [.. sets["preferences.unseenLabellers"].Select(row => row.PromptKey)];
+        Assert.DoesNotContain(sets["preferences.train"].Concat(sets["preferences.validation"]), row => row.Labeller == "eve" || unseen.Contains(row.PromptKey));
+        Assert.Equal(2, report.HeldOut["preferences"] + sets["preferences.test"].Count(row => unseen.Contains(row.PromptKey)));
+    }
+
+    [Fact]
+    public async Task Held_out_labeller_who_ranked_nothing_fails_the_run()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("data.heldOutLabellers", new JsonArray("nobody"));
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+        Assert.Contains("data.heldOutLabellers: no ranking is by 'nobody'", view.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Files_marked_for_the_test_are_all_of_it_and_limits_hold()
     {
         TestSpec spec = await TestSpec.CreateAsync(app);
@@ -116,6 +178,9 @@ public sealed class DataTests(FunctionApp app)
         Assert.Equal(60, sets["evaluation.test"].Length);
         Assert.All(sets["evaluation.test"], row => Assert.NotNull(row.Truth));
         Assert.NotEmpty(sets["fewShot.train"]);
+        Assert.True(sets["preferences.unseenLabellers"].Length > 100);
+        Assert.Empty(sets["preferences.unseenLabellers"].Select(row => row.Labeller).Intersect(sets["preferences.train"].Select(row => row.Labeller)));
+        Assert.Empty(sets["preferences.unseenLabellers"].Select(row => row.PromptKey).Intersect(sets["preferences.train"].Select(row => row.PromptKey)));
 
         static IEnumerable<string> Sums(IReadOnlyDictionary<string, DatasetRef> sets) =>
             sets.OrderBy(set => set.Key).Select(set => set.Value.Sha256);

@@ -14,4 +14,5 @@ internal sealed record AnswerSet(string Name, string Role, bool Greedy = false, 
 /// <param name="Ended">Whether it ended by itself.</param>
 /// <param name="Proxy">The reward model's score.</param>
 /// <param name="Kl">Log-probability under its model less that under the SFT model, in nats; null where it was not measured.</param>
-internal sealed record Answer(string Text, int Tokens, bool Ended, double Proxy, double? Kl = null);
+/// <param name="HeldOut">The held-out reward model's score; null where there is none or it was not asked.</param>
+internal sealed record Answer(string Text, int Tokens, bool Ended, double Proxy, double? Kl = null, double? HeldOut = null);

@@ -11,7 +11,7 @@ namespace Rlhf.Trainer.Evaluation;
 internal sealed class BagOfWords
 {
     /// <summary>Penalties tried, strongest first: each fit starts from the one before.</summary>
-    private static readonly double[] Penalties = [1000, 300, 100, 30, 10, 3];
+    private static readonly double[] Penalties = [3000, 1000, 300, 100, 30, 10];
 
     /// <summary>The penalty where there are no validation rankings to choose it by.</summary>
     private const double DefaultPenalty = 30;
@@ -53,8 +53,9 @@ internal sealed class BagOfWords
         {
             weights = Lbfgs.Minimise(point => learnt.PenalisedLoss(point, candidate), weights);
             double loss = held.Pairs > 0 ? held.PenalisedLoss(weights, 0).Value : 0;
-            if (loss < least)
-                (penalty, least, best) = (candidate, loss, weights);
+            if (loss >= least)
+                break; // from here on it overfits
+            (penalty, least, best) = (candidate, loss, weights);
         }
 
         return new BagOfWords(vocabulary, best, penalty);

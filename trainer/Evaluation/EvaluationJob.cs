@@ -12,9 +12,9 @@ using TorchSharp;
 namespace Rlhf.Trainer.Evaluation;
 
 /// <summary>
-/// The evaluation: base, base with worked examples, SFT, best-of-n and PPO answer the same prompts, sampled and greedy; held-out
-/// demonstrations are read by each language model, held-out rankings by the reward model. A step is a chunk of rows taken by one model,
-/// so that it can be stopped and resumed like training. Every model draws with the same random numbers: differences between models are not those of luck.
+/// The evaluation: base, base with worked examples, SFT, best-of-n and PPO answer the same prompts, sampled and greedy. Each language
+/// model reads held-out demonstrations and comparisons and answers the safety prompts; the reward model reads held-out rankings and
+/// comparisons, beside a bag of words. A step is a chunk of rows taken by one model, so that it can be stopped and resumed like training. Every model draws with the same random numbers: differences between models are not those of luck.
 /// </summary>
 internal sealed class EvaluationJob : ITrainingMethod
 {
@@ -26,6 +26,7 @@ internal sealed class EvaluationJob : ITrainingMethod
     private readonly Func<LoadedModel, RowTokenizer> rowTokenizer;
     private readonly Func<string, LoadedModel> load;
     private readonly long seed;
+    private readonly bool heldOutReward;
     private readonly List<Func<IReadOnlyDictionary<string, double>>> steps = [];
     private readonly Dictionary<string, LoadedModel> loaded = [];
     private EvaluationResults results = new();
@@ -54,6 +55,7 @@ internal sealed class EvaluationJob : ITrainingMethod
         this.rowTokenizer = rowTokenizer;
         this.load = load;
         this.seed = seed;
+        heldOutReward = roles.Contains(ModelRoles.HeldOutReward);
         foreach (AnswerSet set in Sets(roles))
         {
             for (int draw = 0; draw < set.Draws; draw++)
@@ -64,8 +66,17 @@ internal sealed class EvaluationJob : ITrainingMethod
         }
 
         foreach (string role in LanguageModels(roles))
-            Plan(this.data.Demonstrations.Count, first => LikelihoodChunk(role, first));
-        Plan(this.data.Preferences.Count, ScoreChunk);
+        {
+            Plan(this.data.Demonstrations.Count, first => DemonstrationChunk(role, first));
+            Plan(this.data.Comparisons.Count, first => ComparisonChunk(role, first));
+            Plan(this.data.Safety.Count, first => SafetyChunk(role, first));
+        }
+
+        Plan(this.data.Preferences.Count, first => ScoreChunk("preferences", this.data.Preferences, first, found => found.Rewards));
+        Plan(this.data.UnseenLabellers.Count, first => ScoreChunk("unseen_labellers", this.data.UnseenLabellers, first, found => found.UnseenLabellers));
+        Plan(this.data.Comparisons.Count, first => ScoreChunk("comparisons", this.data.Comparisons, first, found => found.Comparisons));
+        if (this.data.Preferences.Count > 0 && this.data.TrainingPreferences.Count > 0)
+            steps.Add(BagsOfWords);
     }
 
     /// <inheritdoc/>
@@ -154,32 +165,32 @@ internal sealed class EvaluationJob : ITrainingMethod
     {
         // Sampled answers to the bare prompt: the few-shot model reads another prompt, and greedy answers are no sample.
         bool measuresKl = set is { Role: ModelRoles.Base or ModelRoles.Ppo, Greedy: false, FewShot: false };
-        Require(measuresKl ? [set.Role, ModelRoles.Sft, ModelRoles.Reward] : [set.Role, ModelRoles.Reward]);
+        bool playsForWins = heldOutReward && draw == 0 && set is { Role: not ModelRoles.Base, Greedy: false };
+        Require(
+        [
+            set.Role, ModelRoles.Reward, .. measuresKl ? [ModelRoles.Sft] : Array.Empty<string>(),
+            .. playsForWins ? [ModelRoles.HeldOutReward] : Array.Empty<string>(),
+        ]);
         LoadedModel model = loaded[set.Role], reward = loaded[ModelRoles.Reward];
         RowTokenizer rows = rowTokenizer(model);
         Row[] chosen = [.. data.Prompts.Skip(first).Take(ChunkRows)];
         int[][] asked = [.. chosen.Select(row => set.FewShot ? FewShotPrompt(row, model) : rows.Prompt(row.Prompt))];
-        int[][] responses = Sampler.Generate(model.Model, asked, new SamplingOptions
-        {
-            MaxNewTokens = spec.MaxNewTokens,
-            Temperature = set.Greedy ? 0 : spec.Temperature,
-            Seed = Seeds.For(seed, Stages.Evaluate, draw, "answers"),
-            RowIds = [.. Enumerable.Range(first, chosen.Length).Select(i => (long)i)],
-            EosId = model.Tokenizer.EosId,
-            PadId = model.Tokenizer.PadId,
-            BatchSize = ChunkRows,
-        });
+        int[][] responses = Generate(model, asked, set.Greedy ? 0 : spec.Temperature, draw, first);
 
         Episode[] episodes =
             [.. responses.Select((response, i) => new Episode(rows.Prompt(chosen[i].Prompt), response, rows.Ended(response)))];
         if (set.FewShot)
             episodes = [.. episodes.Select(episode => CutAtNextTurn(episode, model.Tokenizer, rows))];
-        float[] scores = Rewards.Score(reward.Model, [.. episodes.Select(episode => episode.Sequence())], reward.Tokenizer.PadId);
+        int[][] sequences = [.. episodes.Select(episode => episode.Sequence())];
+        float[] scores = Rewards.Score(reward.Model, sequences, reward.Tokenizer.PadId);
+        float[]? heldOut = playsForWins
+            ? Rewards.Score(loaded[ModelRoles.HeldOutReward].Model, sequences, reward.Tokenizer.PadId)
+            : null;
         double[]? kl = measuresKl
             ? Episodes.Kl(model.Model, loaded[ModelRoles.Sft].Model, episodes, spec.Temperature, model.Tokenizer.PadId)
             : null;
         Of(results.Answers, set.Name).AddRange(episodes.Select((episode, i) =>
-            new Answer(rows.Text(episode.Response), episode.Response.Length, episode.Ended, scores[i], kl?[i])));
+            new Answer(rows.Text(episode.Response), episode.Response.Length, episode.Ended, scores[i], kl?[i], heldOut?[i])));
         return new Dictionary<string, double>
         {
             ["answers"] = results.Answers.Values.Sum(list => list.Count),
@@ -188,7 +199,19 @@ internal sealed class EvaluationJob : ITrainingMethod
         };
     }
 
-    private Dictionary<string, double> LikelihoodChunk(string role, int first)
+    private int[][] Generate(LoadedModel model, int[][] prompts, double temperature, int draw, int first) =>
+        Sampler.Generate(model.Model, prompts, new SamplingOptions
+        {
+            MaxNewTokens = spec.MaxNewTokens,
+            Temperature = temperature,
+            Seed = Seeds.For(seed, Stages.Evaluate, draw, "answers"),
+            RowIds = [.. Enumerable.Range(first, prompts.Length).Select(i => (long)i)],
+            EosId = model.Tokenizer.EosId,
+            PadId = model.Tokenizer.PadId,
+            BatchSize = ChunkRows,
+        });
+
+    private Dictionary<string, double> DemonstrationChunk(string role, int first)
     {
         Require([role]);
         LoadedModel model = loaded[role];
@@ -205,19 +228,67 @@ internal sealed class EvaluationJob : ITrainingMethod
         };
     }
 
-    private Dictionary<string, double> ScoreChunk(int first)
+    private Dictionary<string, double> ComparisonChunk(string role, int first)
     {
+        Require([role]);
+        LoadedModel model = loaded[role];
+        RowTokenizer rows = rowTokenizer(model);
+        TokenizedPreference[] chosen = [.. data.Comparisons.Skip(first).Take(ChunkRows).Select(rows.Preference)];
+        CompletionLikelihood[] flat = CompletionLikelihood.Measure(
+            model.Model, [.. chosen.SelectMany(row => row.Completions.Select(completion => (row.Prompt, completion)))], model.Tokenizer.PadId);
+        int next = 0;
+        Of(results.ComparisonLikelihoods, role).AddRange(chosen.Select(row => row.Completions.Select(_ => flat[next++]).ToArray()));
+        return new Dictionary<string, double> { ["comparisons"] = results.ComparisonLikelihoods[role].Count };
+    }
+
+    private Dictionary<string, double> SafetyChunk(string role, int first)
+    {
+        Require([role]);
+        LoadedModel model = loaded[role];
+        RowTokenizer rows = rowTokenizer(model);
+        int[][] asked = [.. data.Safety.Skip(first).Take(ChunkRows).Select(row => rows.Prompt(row.Prompt))];
+        string[] texts = [.. Generate(model, asked, temperature: 0, draw: 0, first).Select(response => rows.Text(response))];
+        Of(results.SafetyAnswers, role).AddRange(texts);
+        return new Dictionary<string, double>
+        {
+            ["answers"] = results.SafetyAnswers[role].Count,
+            ["full_refusal"] = texts.Average(text => Refusals.IsFullRefusal(text) ? 1.0 : 0.0),
+        };
+    }
+
+    private Dictionary<string, double> ScoreChunk(string name, IReadOnlyList<Row> ranked, int first, Func<EvaluationResults, List<float[]>> place)
+    {
+        List<float[]> made = place(results);
         Require([ModelRoles.Reward]);
         LoadedModel reward = loaded[ModelRoles.Reward];
         RowTokenizer rows = rowTokenizer(reward);
-        TokenizedPreference[] chosen = [.. data.Preferences.Skip(first).Take(ChunkRows).Select(rows.Preference)];
+        TokenizedPreference[] chosen = [.. ranked.Skip(first).Take(ChunkRows).Select(rows.Preference)];
         float[][] scores = RewardModel.Score(reward.Model, chosen, reward.Tokenizer.PadId);
-        results.Rewards.AddRange(scores);
+        made.AddRange(scores);
         return new Dictionary<string, double>
         {
-            ["preferences"] = results.Rewards.Count,
+            [name] = made.Count,
             ["accuracy"] = RankingAccuracy.Measure(chosen, scores).GetValueOrDefault("accuracy"),
         };
+    }
+
+    /// <summary>The baselines learn in one step: it takes seconds.</summary>
+    private Dictionary<string, double> BagsOfWords()
+    {
+        BagOfWords bag = BagOfWords.Train(data.TrainingPreferences, data.ValidationPreferences);
+        results.BagOfWords.AddRange(data.Preferences.Select(bag.Score));
+        if (data.Preferences.Select(row => row.Subset).Distinct(StringComparer.Ordinal).Count() > 1)
+        {
+            Dictionary<string, BagOfWords> bags = data.Preferences.Select(row => row.Subset).Distinct(StringComparer.Ordinal).ToDictionary(
+                subset => subset,
+                subset => BagOfWords.Train(
+                    [.. data.TrainingPreferences.Where(row => row.Subset == subset)],
+                    [.. data.ValidationPreferences.Where(row => row.Subset == subset)]),
+                StringComparer.Ordinal);
+            results.BagOfWordsBySubset.AddRange(data.Preferences.Select(row => bags[row.Subset].Score(row)));
+        }
+
+        return new Dictionary<string, double> { ["words"] = bag.Words, ["penalty"] = bag.Penalty };
     }
 
     /// <summary>As many worked examples as the context holds beside the prompt and its answer, as turns of the same dialogue.</summary>

@@ -54,13 +54,25 @@ internal static class EvaluationTable
         }
 
         foreach (string role in LanguageModels)
+        {
             table.AddRange(HeldOutLoss.Rows(role, results.Demonstrations.GetValueOrDefault(role, [])));
+            table.AddRange(Comparisons.OfLanguageModel(role, data.Comparisons, results.ComparisonLikelihoods.GetValueOrDefault(role, [])));
+            table.AddRange(Refusals.Rows(role, data.Safety, results.SafetyAnswers.GetValueOrDefault(role, [])));
+        }
+
+        table.AddRange(Comparisons.OfRewardModel(ModelRoles.Reward, data.Comparisons, results.Comparisons));
+        if (judged.TryGetValue("ppo", out Judged[][]? policy))
+            table.AddRange(WinRates("ppo", [.. policy.Select(draws => draws[0])], [.. sft.Select(draws => draws[0])]));
         IReadOnlyList<CurvePoint> curve = Curve(spec, sft, judged.GetValueOrDefault("ppo"));
         return new EvaluationReport
         {
             Table = table,
             Samples = Samples(spec.Samples, judged),
-            RewardModel = [.. RewardAgreement.Rows(data.Preferences, results.Rewards), .. GoldCorrelation(sft)],
+            RewardModel =
+            [
+                .. RewardAgreement.Rows(data.Preferences, results.Rewards, results.BagOfWords, results.BagOfWordsBySubset),
+                .. RewardAgreement.UnseenLabellers(data.UnseenLabellers, results.UnseenLabellers), .. GoldCorrelation(sft),
+            ],
             BestOfN = curve,
             Notes = Notes(curve),
         };
@@ -137,6 +149,33 @@ internal static class EvaluationTable
         .. draws.Where(given => IsHeldOut(given[0]) == heldOut).Select(given =>
             BestOfN.Expectation([.. given.Select(answer => answer.Answer.Proxy)], [.. given.Select(value)], n)),
     ]);
+
+    /// <summary>
+    /// The share of prompts at which a policy's sampled answer beats SFT's, drawn with the same random numbers: by the reward model it was
+    /// trained against, by the held-out one, and by the judge where there is one.
+    /// </summary>
+    private static IEnumerable<EvaluationRow> WinRates(string model, Judged[] policy, Judged[] sft)
+    {
+        (Judged Policy, Judged Sft)[] pairs = [.. policy.Zip(sft).Where(pair => !IsHeldOut(pair.First))];
+        return
+        [
+            .. WinRateBy("win_rate_proxy", answer => answer.Answer.Proxy),
+            .. WinRateBy("win_rate", answer => answer.Answer.HeldOut),
+            .. WinRateBy("win_rate_gold", answer => answer.Gold?.Total),
+        ];
+
+        IEnumerable<EvaluationRow> WinRateBy(string metric, Func<Judged, double?> score)
+        {
+            (double Policy, double Sft)[] scored =
+            [
+                .. pairs.Select(pair => (Policy: score(pair.Policy), Sft: score(pair.Sft)))
+                    .Where(pair => pair is { Policy: not null, Sft: not null }).Select(pair => (pair.Policy!.Value, pair.Sft!.Value)),
+            ];
+            return scored.Length == 0
+                ? []
+                : [Row(model, metric, WinRate.Of([.. scored.Select(pair => pair.Policy)], [.. scored.Select(pair => pair.Sft)]))];
+        }
+    }
 
     /// <summary>SFT, best of 2, 4, 8, ... and PPO in the plane of KL and rewards.</summary>
     private static List<CurvePoint> Curve(EvaluateSpec spec, Judged[][] sft, Judged[][]? ppo)

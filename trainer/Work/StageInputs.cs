@@ -130,6 +130,11 @@ internal sealed class StageInputs(
                 Prompts = Rows(DatasetNames.Evaluation, "test"),
                 Examples = OptionalRows(DatasetNames.FewShot, "train"),
                 Preferences = OptionalRows(DatasetNames.Preferences, "test"),
+                TrainingPreferences = [.. OptionalRows(DatasetNames.Preferences, "train").Take(spec.Reward.MaxRows ?? int.MaxValue)],
+                ValidationPreferences = OptionalRows(DatasetNames.Preferences, "validation"),
+                UnseenLabellers = OptionalRows(DatasetNames.Preferences, DatasetNames.UnseenLabellers),
+                Comparisons = OptionalRows(DatasetNames.Comparisons, "test"),
+                Safety = OptionalRows(DatasetNames.Safety, "test"),
                 Demonstrations = OptionalRows(DatasetNames.Demonstrations, "validation"),
             },
             RowTokenizer, Model, spec.Seed);

@@ -72,6 +72,18 @@ public sealed class RowFormatsTests
     [InlineData(
         "candidates", """{"input_text":"a","candidate_0":"x","candidate_1":"y","choice":1}""",
         """{"prompt":[{"role":"user","content":"a"}],"completions":["x","y"],"ranks":[2,1],"subset":"s"}""")]
+    [InlineData(
+        "target-scores", """{"input":"a","target_scores":{"x":0,"y":1,"z":0}}""",
+        """{"prompt":[{"role":"user","content":"a"}],"completions":["x","y","z"],"ranks":[2,1,2],"subset":"s"}""")]
+    [InlineData(
+        "pair", """{"category":"honest","prompt":"a","chosen":"b","rejected":"c"}""",
+        """{"prompt":[{"role":"user","content":"a"}],"completions":["b","c"],"ranks":[1,2],"subset":"honest"}""")]
+    [InlineData(
+        "prompt", """{"prompt":"a","type":"homonyms","label":"safe","focus":"kill"}""",
+        """{"prompt":[{"role":"user","content":"a"}],"completions":[],"subset":"homonyms","label":"safe"}""")]
+    [InlineData(
+        "prompt", """{"prompt":"a","type":"open","label":"other"}""",
+        """{"prompt":[{"role":"user","content":"a"}],"completions":[],"subset":"s"}""")]
     [InlineData("text", """{"text":"Once upon a time.","meta":{}}""", """{"prompt":[],"completions":["Once upon a time."],"subset":"s"}""")]
     [InlineData("prompt", """{"prompt":"a"}""", """{"prompt":[{"role":"user","content":"a"}],"completions":[],"subset":"s"}""")]
     [InlineData(
@@ -93,6 +105,9 @@ public sealed class RowFormatsTests
     [InlineData("{}", "none of the known fields; it has no fields")]
     [InlineData("""{"foo":1,"bar":2}""", "it has 'foo', 'bar'")]
     [InlineData("""{"completion":"b"}""", "has no field 'prompt'")]
+    [InlineData("""{"input":"a","target_scores":["x"]}""", "'target_scores' must be an object")]
+    [InlineData("""{"input":"a","target_scores":{"x":"high","y":0}}""", "'target_scores.x' must be a number")]
+    [InlineData("""{"input":"a","target_scores":{" ":1,"y":0}}""", "'target_scores' has an empty answer")]
     [InlineData("""{"prompt":"a","completion":"  "}""", "'completion' is empty")]
     [InlineData("""{"prompt":"","completion":"b"}""", "'prompt' is empty")]
     [InlineData("""{"prompt":5,"completion":"b"}""", "'prompt' must be text")]

@@ -108,7 +108,7 @@ public sealed class EvaluationTableTests
             Answerable with { Completions = ["It is red.", "It is blue."], Ranks = [1, 2], Subset = "b" },
         ];
 
-        IReadOnlyList<RewardModelRow> found = RewardAgreement.Rows(rows, [[-1, 1], [0, .5f]]);
+        IReadOnlyList<RewardModelRow> found = RewardAgreement.Rows(rows, [[-1, 1], [0, .5f]], [], []);
 
         Assert.Equal((.5, 2), Of("all", "accuracy"));
         Assert.Equal((1, 1), Of("a", "accuracy"));

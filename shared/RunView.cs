@@ -49,10 +49,24 @@ public static class Stages
     public const string Sft = "sft";
     public const string Reward = "reward";
     public const string Ppo = "ppo";
+    public const string Dpo = "dpo";
+    public const string Rloo = "rloo";
+    public const string Grpo = "grpo";
     public const string Evaluate = "evaluate";
     public const string Promote = "promote";
 
-    public static readonly IReadOnlyList<string> All = [Data, Pretrain, Sft, Reward, Ppo, Evaluate, Promote];
+    /// <summary>The stages of a run that aligns by a method.</summary>
+    public static IReadOnlyList<string> All(PreferenceMethod method) => [Data, Pretrain, Sft, Reward, Of(method), Evaluate, Promote];
+
+    /// <summary>The stage of a method; its model's role and the model's name in the report are the same.</summary>
+    public static string Of(PreferenceMethod method) => method switch
+    {
+        PreferenceMethod.Ppo => Ppo,
+        PreferenceMethod.Dpo => Dpo,
+        PreferenceMethod.Rloo => Rloo,
+        PreferenceMethod.Grpo => Grpo,
+        _ => throw new ArgumentOutOfRangeException(nameof(method), method, "unknown method"),
+    };
 }
 
 /// <summary>The body of <c>GET /api/runs/{id}</c>.</summary>
@@ -111,7 +125,7 @@ public sealed record StageView(string Name, string State, int Attempts, double S
 
 /// <summary>One line of the metrics stream.</summary>
 /// <param name="Stage">The stage.</param>
-/// <param name="Step">The step (PPO: iteration).</param>
+/// <param name="Step">The step (online methods: iteration).</param>
 /// <param name="Seconds">What the step took.</param>
 /// <param name="Metrics">Values by their names in the metric contract.</param>
 public sealed record MetricRow(string Stage, int Step, double Seconds, IReadOnlyDictionary<string, double> Metrics);

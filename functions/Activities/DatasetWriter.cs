@@ -159,9 +159,9 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
             (DatasetNames.Preferences, "validation", spec.Gates.MinRewardAccuracy is not null,
                 $"{more}, raise data.validationFraction, or remove gates.minRewardAccuracy"),
             (DatasetNames.Preferences, "test", true, $"{more}, raise data.testFraction, or mark a file with split: test"),
-            (DatasetNames.Prompts, "train", true, more),
-            (DatasetNames.Prompts, "validation", spec.Ppo.ValidationPrompts > 0,
-                $"{more}, raise data.validationFraction, or set ppo.validationPrompts to 0"),
+            (DatasetNames.Prompts, "train", spec.Online() is not null, more),
+            (DatasetNames.Prompts, "validation", spec.Answers().ValidationPrompts > 0,
+                $"{more}, raise data.validationFraction, or set {Stages.Of(spec.Method)}.validationPrompts to 0"),
             (DatasetNames.Evaluation, "test", true, $"{more}, raise data.testFraction, or list files under data.evaluation"),
         ];
         foreach ((string dataset, string split, bool needed, string remedy) in rules)

@@ -14,10 +14,11 @@ public sealed record BaseModelRequest(string RunId, string Name);
 /// <param name="Name">The model's name.</param>
 /// <param name="RunId">The run that made it.</param>
 /// <param name="Models">Its models by role.</param>
+/// <param name="Aligned">The role of the model that the preference method made.</param>
 /// <param name="Promotion">How the promotion gate decided.</param>
 /// <param name="Utc">When, on the orchestrator's clock.</param>
 public sealed record ModelRegistration(
-    string Name, string RunId, IReadOnlyDictionary<string, ModelRef> Models, PromotionReport Promotion, DateTime Utc);
+    string Name, string RunId, IReadOnlyDictionary<string, ModelRef> Models, string Aligned, PromotionReport Promotion, DateTime Utc);
 
 /// <summary><c>models/{name}/production.json</c>: the version in use.</summary>
 /// <param name="Name">The model's name.</param>
@@ -103,7 +104,7 @@ public sealed class RegistryActivities(IBlobStore blobs)
             present => present?.RunId == registration.RunId || present?.PromotedUtc > registration.Utc
                 ? present
                 : new ProductionModel(
-                    registration.Name, registration.RunId, registration.Models[ModelRoles.Ppo], registration.Utc, present?.RunId),
+                    registration.Name, registration.RunId, registration.Models[registration.Aligned], registration.Utc, present?.RunId),
             cancellation);
     }
 

@@ -3,6 +3,7 @@ using Microsoft.Azure.Functions.Worker;
 using Rlhf.Functions.Orchestrators;
 using Rlhf.Jobs;
 using Rlhf.Report;
+using Rlhf.Spec;
 using Rlhf.Storage;
 
 namespace Rlhf.Functions.Activities;
@@ -25,8 +26,8 @@ public sealed record ReportRequest(
     double TotalSeconds,
     double WaitingSeconds);
 
-/// <summary>Asks by how much PPO's reward is above SFT's.</summary>
-public sealed record RewardGainRequest(string RunId, ContentFile? Evaluation);
+/// <summary>Asks by how much the aligned model's reward is above SFT's.</summary>
+public sealed record RewardGainRequest(string RunId, PreferenceMethod Method, ContentFile? Evaluation);
 
 /// <summary>By how much, and in which metric.</summary>
 public sealed record RewardGain(string Metric, double Gain);
@@ -34,16 +35,14 @@ public sealed record RewardGain(string Metric, double Gain);
 /// <summary>The run's report, composed from what the stages recorded.</summary>
 public sealed class ReportActivities(IBlobStore blobs)
 {
-    private const string SftModel = "sft";
-    private const string PpoModel = "ppo";
-
     /// <summary>Reads the gain that the promotion gate looks at: of the gold judge where there is one, else of the reward model.</summary>
     [Function(nameof(ReadRewardGain))]
     public async Task<RewardGain> ReadRewardGain([ActivityTrigger] RewardGainRequest request, CancellationToken cancellation)
     {
         EvaluationReport? evaluation = await EvaluationAsync(request.Evaluation, cancellation);
-        return Gain(evaluation) ?? throw new UnusableInputException(
-            $"promotion.minRewardGain is set, but the evaluation of run '{request.RunId}' has no reward of both SFT and PPO to compare.");
+        return Gain(evaluation, Stages.Of(request.Method)) ?? throw new UnusableInputException(
+            $"promotion.minRewardGain is set, but the evaluation of run '{request.RunId}' has no reward of both SFT and "
+            + $"{Findings.Name(request.Method)} to compare.");
     }
 
     /// <summary>Writes <c>report.json</c> and <c>report.html</c>.</summary>
@@ -80,8 +79,13 @@ public sealed class ReportActivities(IBlobStore blobs)
             overhead += results.Sum(result => result.OverheadSeconds);
             stages.Add(new StageReport(stage.Name, stage.State, stage.Seconds, seconds, AttemptsOf(job), stage.Metrics, Failures(job)));
             lineage.AddRange(Lineage(stage.Name, job, results));
-            if (stage.Name == Rlhf.Stages.Ppo)
-                curve.AddRange(results.Where(result => result.Outcome is JobState.SliceDone or JobState.Succeeded).Select(Point));
+            if (stage.Name == Stages.Of(run.Spec.Method))
+            {
+                curve.AddRange(results
+                    .Where(result => result.Outcome is JobState.SliceDone or JobState.Succeeded)
+                    .Where(result => result.Metrics.ContainsKey(DecisionMetrics.Kl))
+                    .Select(result => Point(stage.Name, result)));
+            }
         }
 
         double active = Math.Max(request.TotalSeconds - request.WaitingSeconds, double.Epsilon);
@@ -90,7 +94,7 @@ public sealed class ReportActivities(IBlobStore blobs)
         {
             RunId = request.RunId,
             State = request.Outcome.State,
-            Summary = request.Outcome.Error ?? Findings.Summary(evaluation, curve, request.Promotion),
+            Summary = request.Outcome.Error ?? Findings.Summary(run.Spec.Method, evaluation, curve, request.Promotion),
             Spec = run.Spec,
             Stages = stages,
             Models = request.Models.ToDictionary(model => model.Key, model => new ModelReport(model.Value.Manifest, model.Value.Sha256)),
@@ -147,9 +151,9 @@ public sealed class ReportActivities(IBlobStore blobs)
             : Array.Empty<AttemptRecord>(),
     ];
 
-    private static CurvePoint Point(JobResult slice) =>
+    private static CurvePoint Point(string stage, JobResult slice) =>
         new(
-            $"ppo {slice.Step}", slice.Step, slice.Metrics.GetValueOrDefault(DecisionMetrics.Kl),
+            $"{stage} {slice.Step}", slice.Step, slice.Metrics.GetValueOrDefault(DecisionMetrics.Kl),
             slice.Metrics.GetValueOrDefault(DecisionMetrics.ProxyReward),
             Optional(slice, DecisionMetrics.GoldReward))
         {
@@ -172,18 +176,15 @@ public sealed class ReportActivities(IBlobStore blobs)
             .Distinct().Select(output => new LineageEntry(output, stage, inputs));
     }
 
-    private static RewardGain? Gain(EvaluationReport? evaluation)
+    private static RewardGain? Gain(EvaluationReport? evaluation, string aligned)
     {
         foreach (string metric in new[] { DecisionMetrics.GoldReward, DecisionMetrics.ProxyReward })
         {
-            if (Value(SftModel, metric) is { } sft && Value(PpoModel, metric) is { } ppo)
-                return new RewardGain(metric, ppo - sft);
+            if (Findings.Find(evaluation, ModelRoles.Sft, metric) is { } sft && Findings.Find(evaluation, aligned, metric) is { } after)
+                return new RewardGain(metric, after.Value - sft.Value);
         }
 
         return null;
-
-        double? Value(string model, string metric) =>
-            evaluation?.Table.FirstOrDefault(row => row.Model == model && row.Metric == metric)?.Value;
     }
 
     private async Task<EvaluationReport?> EvaluationAsync(ContentFile? artifact, CancellationToken cancellation) =>

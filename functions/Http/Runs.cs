@@ -86,17 +86,18 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         CancellationToken cancellation)
     {
         string? stage = request.Query["stage"];
-        if (stage is { Length: > 0 } && !Stages.All.Contains(stage))
+        if (await FindAsync(id, cancellation) is not { } run)
+            return Answers.NoSuchRun(id);
+        IReadOnlyList<string> stages = Stages.All(run.Spec.Method);
+        if (stage is { Length: > 0 } && !stages.Contains(stage))
         {
             return Answers.BadRequest(
-                "The request is not valid", [new SpecError("stage", $"must be one of {string.Join(", ", Stages.All)}")]);
+                "The request is not valid", [new SpecError("stage", $"must be one of {string.Join(", ", stages)}")]);
         }
 
-        if (await FindAsync(id, cancellation) is null)
-            return Answers.NoSuchRun(id);
         return new ContentResult
         {
-            Content = await reader.MetricsAsync(id, stage is { Length: > 0 } ? [stage] : Stages.All, cancellation),
+            Content = await reader.MetricsAsync(id, stage is { Length: > 0 } ? [stage] : stages, cancellation),
             ContentType = "application/x-ndjson; charset=utf-8",
         };
     }
@@ -277,7 +278,7 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         if (desired == DesiredState.Run && !wasPaused)
             return Answers.Conflict($"Run '{id}' is not paused.");
 
-        foreach (string stage in Stages.All)
+        foreach (string stage in Stages.All(run.Spec.Method))
         {
             await jobs.RequestAsync(id, stage, desired, cancellation);
             await client.TryRaiseAsync($"{id}:{stage}", JobDriver.ChangedEvent, Control, cancellation);

@@ -21,8 +21,8 @@ public sealed record RunOutcome(string State, string? Error);
 public sealed record Approval(bool Approved, string? By, string? Note);
 
 /// <summary>
-/// A whole run: data, (pretrain), sft, reward, ppo, evaluate, promote. Instance id: the run id. A run that fails is an instance that
-/// completes with state <c>failed</c>: the failure is a result like others, with its reason and its report.
+/// A whole run: data, (pretrain), sft, reward, the preference method, evaluate, promote. Instance id: the run id. A run that fails is an
+/// instance that completes with state <c>failed</c>: the failure is a result like others, with its reason and its report.
 /// </summary>
 public static class RlhfRun
 {
@@ -114,9 +114,16 @@ public static class RlhfRun
                     "gates.minRewardGoldCorrelation", DecisionMetrics.GoldCorrelation, Spec.Gates.MinRewardGoldCorrelation,
                     "Use more preferences"));
 
-            await RunStageAsync(
-                Stages.Ppo, JobKind.Ppo,
-                [.. Sets(DatasetNames.Prompts, "train", "validation"), .. Sets(DatasetNames.Demonstrations, "train")]);
+            (JobKind method, IEnumerable<string> inputs) = Spec.Method switch
+            {
+                PreferenceMethod.Dpo =>
+                    (JobKind.Dpo, Sets(DatasetNames.Preferences, "train", "validation").Concat(Sets(DatasetNames.Prompts, "validation"))),
+                PreferenceMethod.Rloo => (JobKind.Rloo, Sets(DatasetNames.Prompts, "train", "validation")),
+                PreferenceMethod.Grpo => (JobKind.Grpo, Sets(DatasetNames.Prompts, "train", "validation")),
+                _ =>
+                    (JobKind.Ppo, Sets(DatasetNames.Prompts, "train", "validation").Concat(Sets(DatasetNames.Demonstrations, "train"))),
+            };
+            await RunStageAsync(Stages.Of(Spec.Method), method, inputs);
         }
 
         public async Task EvaluateAsync()
@@ -139,7 +146,8 @@ public static class RlhfRun
             promotion = await DecideAsync();
             await context.CallActivityAsync(
                 nameof(RegistryActivities.RegisterModel),
-                new ModelRegistration(Spec.Name, run.RunId, models, promotion, context.CurrentUtcDateTime), Retries.Storage);
+                new ModelRegistration(
+                    Spec.Name, run.RunId, models, Stages.Of(Spec.Method), promotion, context.CurrentUtcDateTime), Retries.Storage);
             account.End(Stages.Promote, new StageOutcome { State = StageStates.Succeeded });
         }
 
@@ -185,9 +193,17 @@ public static class RlhfRun
                     Datasets = inputs.Where(datasets.ContainsKey).ToDictionary(name => name, name => datasets[name]),
                 },
             };
-            StageOutcome outcome = kind == JobKind.Ppo
+            StageOutcome outcome = stage == Stages.Of(Spec.Method) && Spec.Online() is { } online
                 ? await context.CallSubOrchestratorAsync<StageOutcome>(
-                    nameof(PpoSlices), new PpoSlicesInput { Order = order, Ppo = Spec.Ppo, Guard = Spec.Guard }, Child(stage))
+                    nameof(StageSlices),
+                    new StageSlicesInput
+                    {
+                        Order = order,
+                        Iterations = online.Iterations,
+                        IterationsPerSlice = online.IterationsPerSlice,
+                        Guard = Spec.Guard,
+                    },
+                    Child(stage))
                 : await context.CallSubOrchestratorAsync<StageOutcome>(
                     nameof(StageJob), new StageJobInput(order, new JobWatch()), Child(stage));
             string? missed = gates.Select(gate => gate.Miss(outcome)).FirstOrDefault(miss => miss is not null);
@@ -213,7 +229,7 @@ public static class RlhfRun
             if (gate.MinRewardGain is { } least)
             {
                 RewardGain gain = await context.CallActivityAsync<RewardGain>(
-                    nameof(ReportActivities.ReadRewardGain), new RewardGainRequest(run.RunId, evaluation), Retries.Storage);
+                    nameof(ReportActivities.ReadRewardGain), new RewardGainRequest(run.RunId, Spec.Method, evaluation), Retries.Storage);
                 reason = $"{gain.Metric} rose by {gain.Gain:0.###}; promotion.minRewardGain is {least:0.###}";
                 if (!(gain.Gain >= least))
                     return new PromotionReport(false, reason, null, null);

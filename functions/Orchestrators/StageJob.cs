@@ -24,7 +24,7 @@ public sealed record StageOutcome
     /// <summary>Seconds spent in pauses.</summary>
     public double PausedSeconds { get; init; }
 
-    /// <summary>Summary metrics; of PPO those of the slice whose model is kept.</summary>
+    /// <summary>Summary metrics; of a sliced stage those of the slice whose model is kept.</summary>
     public IReadOnlyDictionary<string, double> Metrics { get; init; } = new Dictionary<string, double>();
 
     /// <summary>Models made, by role.</summary>
@@ -55,7 +55,7 @@ public sealed record StageOutcome
     }
 }
 
-/// <summary>Sees one job of one stage through: pretrain, sft, reward, evaluate. Instance id: <c>{runId}:{stage}</c>.</summary>
+/// <summary>Sees one job of one stage through: pretrain, sft, reward, dpo, evaluate. Instance id: <c>{runId}:{stage}</c>.</summary>
 public static class StageJob
 {
     /// <summary>Drives the job; continues as new until it is over.</summary>

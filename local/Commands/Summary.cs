@@ -7,18 +7,18 @@ namespace Rlhf.Local.Commands;
 /// <summary>The last page on the terminal: what alignment changed.</summary>
 internal static class Summary
 {
-    private static readonly string[] Models = ["base", "sft", "ppo"];
     private static readonly string[] Metrics = ["gold_reward", "proxy_reward", "helpful", "honest", "harmless", "kl"];
 
-    /// <summary>Prints the table of base, SFT and PPO with 95% intervals, and where the report is.</summary>
+    /// <summary>Prints the table of base, SFT and the aligned model with 95% intervals, and where the report is.</summary>
     public static void Print(IAnsiConsole console, RunReport report, string folder)
     {
         IReadOnlyList<EvaluationRow> rows = report.Evaluation?.Table ?? [];
+        string[] models = ["base", "sft", Stages.Of(report.Spec.Method)];
         var table = new Table().Border(TableBorder.Simple).AddColumn("metric");
-        foreach (string model in Models)
+        foreach (string model in models)
             table.AddColumn(new TableColumn(model).RightAligned());
         foreach (string metric in Metrics.Where(metric => rows.Any(row => row.Metric == metric)))
-            table.AddRow([metric, .. Models.Select(model => Cell(rows.FirstOrDefault(row => row.Model == model && row.Metric == metric)))]);
+            table.AddRow([metric, .. models.Select(model => Cell(rows.FirstOrDefault(row => row.Model == model && row.Metric == metric)))]);
         if (table.Rows.Count > 0)
             console.Write(table);
 

@@ -12,13 +12,13 @@ public static class DecisionMetrics
     /// <summary>Reward model: correlation with the sample world's judge.</summary>
     public const string GoldCorrelation = "gold_correlation";
 
-    /// <summary>PPO slice: KL from the SFT model on validation prompts (k1, nats per sequence).</summary>
+    /// <summary>Aligned model, after each slice: KL from the SFT model on validation prompts (k1, nats per sequence).</summary>
     public const string Kl = "kl";
 
-    /// <summary>PPO slice: mean score of the reward model on validation prompts.</summary>
+    /// <summary>Aligned model: mean score of the reward model on validation prompts.</summary>
     public const string ProxyReward = "proxy_reward";
 
-    /// <summary>PPO slice: mean score of the sample world's judge on validation prompts.</summary>
+    /// <summary>Aligned model: mean score of the sample world's judge on validation prompts.</summary>
     public const string GoldReward = "gold_reward";
 
     /// <summary>Half the width of the 95% interval of a metric is reported under its name with this suffix.</summary>
@@ -31,7 +31,12 @@ public static class ModelRoles
     public const string Base = "base";
     public const string Sft = "sft";
     public const string Reward = "reward";
-    public const string Ppo = "ppo";
+
+    /// <summary>The models that the methods make, each by its stage's name.</summary>
+    public const string Ppo = Stages.Ppo;
+    public const string Dpo = Stages.Dpo;
+    public const string Rloo = Stages.Rloo;
+    public const string Grpo = Stages.Grpo;
 
     /// <summary>A second reward model, made of other preferences than the first, that judges what was trained against the first.</summary>
     public const string HeldOutReward = "held_out_reward";

@@ -46,6 +46,9 @@ public enum JobKind
     Reward,
     Ppo,
     Evaluate,
+    Dpo,
+    Rloo,
+    Grpo,
 }
 
 /// <summary>The work of a job: a reference to the run's spec and to its inputs, never data.</summary>
@@ -56,13 +59,13 @@ public sealed record JobSpec
     /// <summary>The run document's blob; holds the <see cref="Spec.RunSpec"/>.</summary>
     public required string RunDocument { get; init; }
 
-    /// <summary>Models by role: <c>base</c>, <c>sft</c>, <c>reward</c>, <c>ppo</c>.</summary>
+    /// <summary>Models by role: <c>base</c>, <c>sft</c>, <c>reward</c>, and the aligned one by its method, such as <c>ppo</c>.</summary>
     public IReadOnlyDictionary<string, ModelRef> Models { get; init; } = new Dictionary<string, ModelRef>();
 
     /// <summary>Data sets by <see cref="DatasetNames.Split"/>.</summary>
     public IReadOnlyDictionary<string, DatasetRef> Datasets { get; init; } = new Dictionary<string, DatasetRef>();
 
-    /// <summary>The step (PPO: iteration) at which this slice ends; null runs to the end.</summary>
+    /// <summary>The step (online methods: iteration) at which this slice ends; null runs to the end.</summary>
     public int? UntilStep { get; init; }
 }
 
@@ -147,7 +150,7 @@ public sealed record JobResult
 {
     public required JobState Outcome { get; init; }
 
-    /// <summary>Steps done (PPO: iterations).</summary>
+    /// <summary>Steps done (online methods: iterations).</summary>
     public int Step { get; init; }
 
     public int TotalSteps { get; init; }

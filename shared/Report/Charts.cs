@@ -77,23 +77,23 @@ internal static class Charts
     }
 
     /// <summary>
-    /// Gold reward above, proxy reward below, over the square root of KL: PPO's slices in their order, best-of-n, PPO's model in the
+    /// Gold reward above, proxy reward below, over the square root of KL: the slices in their order, best-of-n, the aligned model in the
     /// final evaluation, the fitted form, the peak of gold, and the region past it where it is over-optimisation.
     /// </summary>
     public static Html RewardOverKl(
-        string id, IReadOnlyList<CurvePoint> ppo, IReadOnlyList<CurvePoint> bestOfN, IReadOnlyList<CurvePoint> final,
+        string id, IReadOnlyList<CurvePoint> slices, IReadOnlyList<CurvePoint> bestOfN, IReadOnlyList<CurvePoint> final,
         GaoFit? fit, OverOptimisation? over)
     {
         const int left = 56, right = 940, panel = 220, gap = 48, top = 24;
-        CurvePoint[] all = [.. ppo, .. bestOfN, .. final];
-        CurvePoint[] judged = [.. ppo.Where(point => point.GoldReward is not null)];
+        CurvePoint[] all = [.. slices, .. bestOfN, .. final];
+        CurvePoint[] judged = [.. slices.Where(point => point.GoldReward is not null)];
         CurvePoint? peak = judged.Length < 3 ? null : judged.MaxBy(point => point.GoldReward);
         bool hasGold = all.Any(point => point.GoldReward is not null);
         int proxyTop = hasGold ? top + panel + gap : top;
         int bottom = proxyTop + panel;
         double farthest = all.Where(point => double.IsFinite(point.Kl)).Select(Distance).DefaultIfEmpty().Max();
         Scale x = new(0, Math.Max(0.5, farthest) * 1.06, left, right);
-        return Svg(id, "Rewards over the square root of KL", string.Join("; ", ppo.Select(InWords)), WideWidth, bottom + 44, Html.Of($"""
+        return Svg(id, "Rewards over the square root of KL", string.Join("; ", slices.Select(InWords)), WideWidth, bottom + 44, Html.Of($"""
             {(over is null ? Html.Empty : Past(over))}
             {(hasGold ? Panel("gold reward", "gold", top, point => point.GoldReward, point => point.GoldCi95, fit) : Html.Empty)}
             {Panel("proxy reward (the reward model)", "proxy", proxyTop, point => point.ProxyReward, point => point.ProxyCi95, null)}
@@ -135,11 +135,11 @@ internal static class Charts
                     {Text("tick", left - 8, y.At(tick) + 4, Number(tick, "0.##"), "end")}
                     """))}
                 {(form is null ? Html.Empty : Fit(form))}
-                {Series(bestOfN, "bestofn")}{Series(ppo, "slices")}{Series(final, "final")}</g>
+                {Series(bestOfN, "bestofn")}{Series(slices, "slices")}{Series(final, "final")}</g>
                 """);
 
             Html Fit(GaoFit curve) => Polyline(
-                "fit", Enumerable.Range(0, 61).Select(i => ppo.Max(Distance) * i / 60).Select(d => (x.At(d), y.At(curve.At(d)))));
+                "fit", Enumerable.Range(0, 61).Select(i => slices.Max(Distance) * i / 60).Select(d => (x.At(d), y.At(curve.At(d)))));
 
             Html Series(IReadOnlyList<CurvePoint> points, string kind)
             {

@@ -1,3 +1,5 @@
+using Rlhf.Spec;
+
 namespace Rlhf.Report;
 
 /// <summary>How a figure moved between two models, judged by their 95% intervals.</summary>
@@ -19,8 +21,8 @@ public enum Change
 public sealed record OverOptimisation(CurvePoint Peak, CurvePoint Last);
 
 /// <summary>
-/// A fit of R(d) = r0 + d (alpha - beta log d), with d = sqrt(KL), to the gold rewards of PPO (Gao 2022, section 3.2; r0 is their
-/// starting point, which they shift to 0).
+/// A fit of R(d) = r0 + d (alpha - beta log d), with d = sqrt(KL), to the gold rewards of an online method (Gao 2022, section 3.2; r0 is
+/// their starting point, which they shift to 0).
 /// </summary>
 /// <param name="Start">r0: the reward without any optimisation.</param>
 /// <param name="Alpha">What the first steps gain per unit of d.</param>
@@ -56,8 +58,8 @@ public static class Findings
         : Change.Unclear;
 
     /// <summary>
-    /// Over-optimisation on PPO's curve: at the last point the gold reward is below its peak by more than the interval of the
-    /// difference (the root of the squared half-widths), while the proxy is above what it was at the peak. Null when there is none,
+    /// Over-optimisation on the curve of an online method: at the last point the gold reward is below its peak by more than the interval of
+    /// the difference (the root of the squared half-widths), while the proxy is above what it was at the peak. Null when there is none,
     /// or no gold judge.
     /// </summary>
     public static OverOptimisation? FindOverOptimisation(IReadOnlyList<CurvePoint> curve)
@@ -116,31 +118,33 @@ public static class Findings
             return report.State == RunStates.Cancelled ? $"The run was cancelled{where}" : $"The run failed{where}";
         }
 
-        if (RewardMetric(report.Evaluation) is not { } metric || Find(report.Evaluation, "ppo", metric) is not { } ppo)
+        PreferenceMethod method = report.Spec.Method;
+        if (RewardMetric(report.Evaluation) is not { } metric || Find(report.Evaluation, Stages.Of(method), metric) is not { } aligned)
             return "The run succeeded";
         EvaluationRow? sft = Find(report.Evaluation, "sft", metric);
-        return (sft is null ? Change.Unclear : Compare(sft, ppo)) switch
+        return (sft is null ? Change.Unclear : Compare(sft, aligned)) switch
         {
-            Change.Higher when Find(report.Evaluation, "base", metric) is { } basis && Compare(basis, ppo) == Change.Higher
-                => $"Alignment raised the {Name(metric)} from {Number(basis.Value)} to {Number(ppo.Value)}",
-            Change.Higher => $"PPO raised the {Name(metric)} from {Number(sft!.Value)} to {Number(ppo.Value)}",
-            Change.Lower => $"PPO lowered the {Name(metric)} from {Number(sft!.Value)} to {Number(ppo.Value)}",
-            _ => $"PPO changed the {Name(metric)} too little to tell",
+            Change.Higher when Find(report.Evaluation, "base", metric) is { } basis && Compare(basis, aligned) == Change.Higher
+                => $"Alignment raised the {Name(metric)} from {Number(basis.Value)} to {Number(aligned.Value)}",
+            Change.Higher => $"{Name(method)} raised the {Name(metric)} from {Number(sft!.Value)} to {Number(aligned.Value)}",
+            Change.Lower => $"{Name(method)} lowered the {Name(metric)} from {Number(sft!.Value)} to {Number(aligned.Value)}",
+            _ => $"{Name(method)} changed the {Name(metric)} too little to tell",
         };
     }
 
     /// <summary>What a succeeded run came to, in one sentence: for <see cref="RunReport.Summary"/>.</summary>
-    public static string Summary(EvaluationReport? evaluation, IReadOnlyList<CurvePoint> curve, PromotionReport? promotion)
+    public static string Summary(
+        PreferenceMethod method, EvaluationReport? evaluation, IReadOnlyList<CurvePoint> curve, PromotionReport? promotion)
     {
         if (RewardMetric(evaluation) is not { } metric
-            || Find(evaluation, "sft", metric) is not { } sft || Find(evaluation, "ppo", metric) is not { } ppo)
+            || Find(evaluation, "sft", metric) is not { } sft || Find(evaluation, Stages.Of(method), metric) is not { } aligned)
             return promotion is null ? "The run succeeded." : $"The run succeeded; {Decision(promotion)}.";
 
-        string moved = Compare(sft, ppo) switch
+        string moved = Compare(sft, aligned) switch
         {
-            Change.Higher => $"PPO raised the {Name(metric)} from {Figure(sft)} (SFT) to {Figure(ppo)}",
-            Change.Lower => $"PPO lowered the {Name(metric)} from {Figure(sft)} (SFT) to {Figure(ppo)}",
-            _ => $"PPO's {Name(metric)} of {Figure(ppo)} does not differ from SFT's {Figure(sft)} beyond the intervals",
+            Change.Higher => $"{Name(method)} raised the {Name(metric)} from {Figure(sft)} (SFT) to {Figure(aligned)}",
+            Change.Lower => $"{Name(method)} lowered the {Name(metric)} from {Figure(sft)} (SFT) to {Figure(aligned)}",
+            _ => $"{Name(method)}'s {Name(metric)} of {Figure(aligned)} does not differ from SFT's {Figure(sft)} beyond the intervals",
         };
         string over = FindOverOptimisation(curve) is { Peak: var peak }
             ? $"; over-optimisation set in after {Name(peak)} (KL {Number(peak.Kl)})"
@@ -152,21 +156,23 @@ public static class Findings
     public static IReadOnlyList<string> Sentences(RunReport report)
     {
         EvaluationReport? evaluation = report.Evaluation;
+        PreferenceMethod method = report.Spec.Method;
+        string role = Stages.Of(method), name = Name(method);
         var sentences = new List<string>();
-        if (MovedScores(evaluation) is { } scores)
+        if (MovedScores(method, evaluation) is { } scores)
             sentences.Add(scores);
         if (RewardMetric(evaluation) is { } metric
-            && Find(evaluation, "ppo", metric) is { } ppo && Find(evaluation, "best_of_16", metric) is { } best)
+            && Find(evaluation, role, metric) is { } aligned && Find(evaluation, "best_of_16", metric) is { } best)
         {
-            string kl = Find(evaluation, "best_of_16", "kl") is { } bestKl && Find(evaluation, "ppo", "kl") is { } ppoKl
-                ? $" (KL {Number(ppoKl.Value)} against {Number(bestKl.Value)} nats)"
+            string kl = Find(evaluation, "best_of_16", "kl") is { } bestKl && Find(evaluation, role, "kl") is { } ownKl
+                ? $" (KL {Number(ownKl.Value)} against {Number(bestKl.Value)} nats)"
                 : string.Empty;
-            string against = $"{Name(metric)}: {Figure(ppo)} against {Figure(best)}{kl}";
-            sentences.Add(Compare(best, ppo) switch
+            string against = $"{Name(metric)}: {Figure(aligned)} against {Figure(best)}{kl}";
+            sentences.Add(Compare(best, aligned) switch
             {
-                Change.Higher => $"PPO is above best-of-16 sampling from SFT in {against}.",
-                Change.Lower => $"PPO is below best-of-16 sampling from SFT in {against}.",
-                _ => $"PPO does not differ from best-of-16 sampling from SFT beyond the intervals in {against}.",
+                Change.Higher => $"{name} is above best-of-16 sampling from SFT in {against}.",
+                Change.Lower => $"{name} is below best-of-16 sampling from SFT in {against}.",
+                _ => $"{name} does not differ from best-of-16 sampling from SFT beyond the intervals in {against}.",
             });
         }
 
@@ -179,7 +185,8 @@ public static class Findings
         }
         else if (report.Curve.Count(point => point.GoldReward is not null) >= 3)
         {
-            sentences.Add("No over-optimisation was seen: at PPO's end the gold reward is not below its peak by more than the interval.");
+            sentences.Add(
+                $"No over-optimisation was seen: at {name}'s end the gold reward is not below its peak by more than the interval.");
         }
 
         if (AgreementOf(evaluation) is { } agreement)
@@ -198,23 +205,27 @@ public static class Findings
         _ => metric.Replace('_', ' '),
     };
 
-    /// <summary>A point's name for people: <c>ppo 40</c> is "iteration 40".</summary>
-    public static string Name(CurvePoint point) => point.Label switch
+    /// <summary>A method's name for people.</summary>
+    public static string Name(PreferenceMethod method) => method.ToString().ToUpperInvariant();
+
+    /// <summary>A point's name for people: <c>ppo 40</c> is "iteration 40", <c>dpo</c> is "DPO".</summary>
+    public static string Name(CurvePoint point) => point.Label.Split(' ') switch
     {
-        "sft" => "SFT",
-        "ppo" => "PPO",
-        var label => label.StartsWith("ppo ", StringComparison.Ordinal) ? $"iteration {label[4..]}" : label,
+        [Stages.Dpo, var step] => $"step {step}",
+        [Stages.Ppo or Stages.Rloo or Stages.Grpo, var iteration] => $"iteration {iteration}",
+        ["sft" or Stages.Ppo or Stages.Dpo or Stages.Rloo or Stages.Grpo] => point.Label.ToUpperInvariant(),
+        _ => point.Label,
     };
 
-    private static string? MovedScores(EvaluationReport? evaluation)
+    private static string? MovedScores(PreferenceMethod method, EvaluationReport? evaluation)
     {
         (string Metric, Change Change)[] changes =
         [
             .. from metric in Hhh
                let sft = Find(evaluation, "sft", metric)
-               let ppo = Find(evaluation, "ppo", metric)
-               where sft is not null && ppo is not null
-               select (metric, Compare(sft, ppo)),
+               let aligned = Find(evaluation, Stages.Of(method), metric)
+               where sft is not null && aligned is not null
+               select (metric, Compare(sft, aligned)),
         ];
         if (changes.Length == 0)
             return null;
@@ -226,7 +237,7 @@ public static class Findings
                where metrics.Length > 0
                select $"{List(metrics)} {part.Item2}",
         ];
-        return $"From SFT to PPO, {string.Join("; ", parts)} beyond the 95% intervals.";
+        return $"From SFT to {Name(method)}, {string.Join("; ", parts)} beyond the 95% intervals.";
     }
 
     private static string? AgreementOf(EvaluationReport? evaluation)

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using Rlhf.Spec;
 
 namespace Rlhf.Report;
 
@@ -11,7 +12,8 @@ public static class ReportPage
 {
     private const string Greedy = "_greedy";
 
-    private static readonly string[] ModelOrder = ["base", "base_few_shot", "sft", "best_of_4", "best_of_16", "ppo"];
+    private static readonly string[] AlignedModels = [.. Enum.GetValues<PreferenceMethod>().Select(Stages.Of)];
+    private static readonly string[] ModelOrder = ["base", "base_few_shot", "sft", "best_of_4", "best_of_16", .. AlignedModels];
     private static readonly string[] MetricOrder = ["gold_reward", "proxy_reward", "helpful", "honest", "harmless", "held_out", "kl"];
     private static readonly string[] KeyMetrics = ["gold_reward", "helpful", "honest", "harmless", "held_out", "proxy_reward"];
     private static readonly Html Style = ReadStyle();
@@ -26,7 +28,7 @@ public static class ReportPage
                 ("evaluation", "Before and after", Evaluation(report.Evaluation)),
                 ("curve", "Reward against distance", Curve(report)),
                 ("reward-model", "The reward model", RewardModel(report.Evaluation)),
-                ("samples", "Answers side by side", Samples(report.Evaluation)),
+                ("samples", "Answers side by side", Samples(report)),
                 ("run", "How the run went", Run(report)),
                 ("data", "The data", Data(report.Data)),
                 ("lineage", "What was made of what", Lineage(report)),
@@ -47,7 +49,7 @@ public static class ReportPage
             <main>
             {Header(report)}
             <nav aria-label="Sections">{sections.Select(section => Html.Of($"""<a href="#{section.Id}">{section.Title}</a>"""))}</nav>
-            {KeyFigures(report.Evaluation)}
+            {KeyFigures(report)}
             {FindingsList(report)}
             {sections.Select(section => Html.Of($"""
                 <section id="{section.Id}"><h2>{section.Title}</h2>
@@ -105,25 +107,27 @@ public static class ReportPage
             """);
     }
 
-    private static Html KeyFigures(EvaluationReport? evaluation)
+    private static Html KeyFigures(RunReport report)
     {
-        string[] metrics = [.. KeyMetrics.Where(metric => Findings.Find(evaluation, "ppo", metric) is not null).Take(4)];
+        EvaluationReport? evaluation = report.Evaluation;
+        string role = Stages.Of(report.Spec.Method);
+        string[] metrics = [.. KeyMetrics.Where(metric => Findings.Find(evaluation, role, metric) is not null).Take(4)];
         return metrics.Length == 0 ? Html.Empty : Html.Of($"""
             <section class="tiles" aria-label="Key figures">{metrics.Select(Tile)}</section>
             """);
 
         Html Tile(string metric)
         {
-            EvaluationRow ppo = Findings.Find(evaluation, "ppo", metric)!;
+            EvaluationRow aligned = Findings.Find(evaluation, role, metric)!;
             EvaluationRow? sft = Findings.Find(evaluation, "sft", metric);
-            EvaluationRow[] rows = [.. new[] { Findings.Find(evaluation, "base", metric), sft, ppo }.OfType<EvaluationRow>()];
+            EvaluationRow[] rows = [.. new[] { Findings.Find(evaluation, "base", metric), sft, aligned }.OfType<EvaluationRow>()];
             string name = Findings.Name(metric);
             return Html.Of($"""
                 <div class="tile">
                 <h3>{Capital(name)}</h3>
-                <p class="big">{Charts.Number(ppo.Value)}<span class="pm"> ± {Charts.Number(ppo.Ci95)}</span></p>
-                {(sft is null ? Html.Empty : Gain(sft, ppo))}
-                {Charts.Spark($"spark-{metric}", $"{name} of base, SFT and PPO", [.. rows.Select(row => ToDot(row, null))])}
+                <p class="big">{Charts.Number(aligned.Value)}<span class="pm"> ± {Charts.Number(aligned.Ci95)}</span></p>
+                {(sft is null ? Html.Empty : Gain(sft, aligned))}
+                {Charts.Spark($"spark-{metric}", $"{name} of base, SFT and {LabelOf(role)}", [.. rows.Select(row => ToDot(row, null))])}
                 <p class="path">{rows.Select((row, index) => Html.Of($"""
                     <span class="{StyleOf(row.Model)}">{(index > 0 ? "→ " : "")}{ToDot(row, null).InWords}</span>
                     """))}</p>
@@ -131,14 +135,14 @@ public static class ReportPage
                 """);
         }
 
-        static Html Gain(EvaluationRow sft, EvaluationRow ppo)
+        static Html Gain(EvaluationRow sft, EvaluationRow aligned)
         {
-            Change change = Findings.Compare(sft, ppo);
+            Change change = Findings.Compare(sft, aligned);
             string style = change switch { Change.Higher => "good", Change.Lower => "bad", _ => "" };
-            string sign = ppo.Value >= sft.Value ? "+" : "";
+            string sign = aligned.Value >= sft.Value ? "+" : "";
             string caveat = change == Change.Unclear ? ", within the intervals" : "";
             return Html.Of($"""
-                <p class="delta {style}">{sign}{Charts.Number(ppo.Value - sft.Value)} against SFT{caveat}</p>
+                <p class="delta {style}">{sign}{Charts.Number(aligned.Value - sft.Value)} against SFT{caveat}</p>
                 """);
         }
     }
@@ -194,32 +198,35 @@ public static class ReportPage
 
     private static Html Curve(RunReport report)
     {
-        CurvePoint[] ppo = [.. report.Curve.OrderBy(point => point.Step)];
-        if (ppo.Length == 0)
+        CurvePoint[] slices = [.. report.Curve.OrderBy(point => point.Step)];
+        if (slices.Length == 0)
             return Html.Empty;
 
-        ILookup<bool, CurvePoint> evaluated = (report.Evaluation?.BestOfN ?? []).ToLookup(point => point.Label == "ppo");
+        string name = Findings.Name(report.Spec.Method);
+        bool online = report.Spec.Online() is not null;
+        string proxy = online ? $"what {name} is trained on" : "the reward model’s score";
+        ILookup<bool, CurvePoint> evaluated = (report.Evaluation?.BestOfN ?? []).ToLookup(point => AlignedModels.Contains(point.Label));
         CurvePoint[] bestOfN = [.. evaluated[false]], final = [.. evaluated[true]];
-        GaoFit? fit = Findings.Fit(ppo) is { R2: >= 0.7 } good ? good : null;
+        GaoFit? fit = Findings.Fit(slices) is { R2: >= 0.7 } good ? good : null;
         string? form = fit is null
             ? null
             : $"r₀ + d (α − β log d): α {Charts.Number(fit.Alpha)}, β {Charts.Number(fit.Beta)}, R² {Charts.Number(fit.R2)}";
         Html legend = Legend(
-            ("slices", "PPO after each slice"),
+            ("slices", online ? $"{name} after each slice" : $"{name} on validation prompts"),
             ("bestofn", bestOfN.Length > 0 ? "best of n" : null),
-            ("final", final.Length > 0 ? "PPO in the final evaluation (other prompts and temperature)" : null),
+            ("final", final.Length > 0 ? $"{name} in the final evaluation (other prompts{(online ? " and temperature" : "")})" : null),
             ("fit", form));
-        CurvePoint[] points = [.. ppo, .. bestOfN, .. final];
+        CurvePoint[] points = [.. slices, .. bestOfN, .. final];
         Html table = Table(["point", "KL", "√KL", "proxy reward", "gold reward"], points.Select(point => Html.Of($"""
             <tr><th scope="row">{Findings.Name(point)}</th>
             {Cell(point.Kl, null)}{Cell(Math.Sqrt(Math.Max(0, point.Kl)), null)}
             {Cell(point.ProxyReward, point.ProxyCi95)}{(point.GoldReward is { } gold ? Cell(gold, point.GoldCi95) : NoCell)}</tr>
             """)));
         return Html.Of($"""
-            <p>PPO buys reward with distance from the SFT model. The proxy is what PPO is trained on; gold is what it stands for. Where gold
+            <p>{name} buys reward with distance from the SFT model. The proxy is {proxy}; gold is what it stands for. Where gold
             falls while the proxy goes on rising, the policy exploits the reward model’s errors (Gao, Schulman and Hilton 2022).</p>
             <figure class="wide">{legend}
-            {Charts.RewardOverKl("curve-chart", ppo, bestOfN, final, fit, Findings.FindOverOptimisation(ppo))}</figure>
+            {Charts.RewardOverKl("curve-chart", slices, bestOfN, final, fit, Findings.FindOverOptimisation(slices))}</figure>
             {Fold("The points as a table", table)}
             """);
     }
@@ -262,15 +269,15 @@ public static class ReportPage
         RewardModelRow? Row(string subset, string metric) => rows.FirstOrDefault(row => row.Subset == subset && row.Metric == metric);
     }
 
-    private static Html Samples(EvaluationReport? evaluation) => evaluation is not { Samples.Count: > 0 } ? Html.Empty : Html.Of($"""
-        <p>The same prompt, answered by the base model, after SFT and after PPO. The figure is the judge’s score, or where there is no
-        judge the reward model’s; green is above 0, red below.</p>
+    private static Html Samples(RunReport report) => report.Evaluation is not { Samples.Count: > 0 } evaluation ? Html.Empty : Html.Of($"""
+        <p>The same prompt, answered by the base model, after SFT and after {Findings.Name(report.Spec.Method)}. The figure is the judge’s
+        score, or where there is no judge the reward model’s; green is above 0, red below.</p>
         {evaluation.Samples.Select(sample => Html.Of($"""
             <article class="sample">
             <p class="prompt">{sample.Prompt}</p>
             <p class="about">{sample.Subset}{(sample.Expected is null ? "" : $" · asks for: {sample.Expected}")}</p>
             <div class="answers">
-            {Answer(sample, "base", sample.Base)}{Answer(sample, "sft", sample.Sft)}{Answer(sample, "ppo", sample.Ppo)}
+            {Answer(sample, "base", sample.Base)}{Answer(sample, "sft", sample.Sft)}{Answer(sample, Stages.Of(report.Spec.Method), sample.Aligned(report.Spec.Method))}
             </div>
             </article>
             """))}
@@ -477,14 +484,14 @@ public static class ReportPage
     {
         "base" => "base",
         "base_few_shot" => "base, few-shot",
-        "sft" => "SFT",
-        "ppo" => "PPO",
+        "sft" or "ppo" or "dpo" or "rloo" or "grpo" => Sampled(model).ToUpperInvariant(),
         var other => other.Replace('_', ' '),
     } + (IsGreedy(model) ? ", greedy" : "");
 
     private static string StyleOf(string model) => model switch
     {
-        "base" or "base_few_shot" or "sft" or "ppo" => $"m-{model.Replace('_', '-')}",
+        "base" or "base_few_shot" or "sft" => $"m-{model.Replace('_', '-')}",
+        _ when AlignedModels.Contains(model) => "m-aligned",
         _ when model.StartsWith("best_of_", StringComparison.Ordinal) => "m-best-of",
         _ => "m-other",
     };

@@ -18,12 +18,12 @@ public sealed record RunReport
 
     public required IReadOnlyList<StageReport> Stages { get; init; }
 
-    /// <summary><c>base</c>, <c>sft</c>, <c>reward</c>, <c>ppo</c>, as far as they were made.</summary>
+    /// <summary><c>base</c>, <c>sft</c>, <c>reward</c>, and the aligned one by its method (<c>ppo</c>), as far as they were made.</summary>
     public required IReadOnlyDictionary<string, ModelReport> Models { get; init; }
 
     public EvaluationReport? Evaluation { get; init; }
 
-    /// <summary>PPO's validation after each slice.</summary>
+    /// <summary>The aligned model's validation, after each slice of an online method.</summary>
     public IReadOnlyList<CurvePoint> Curve { get; init; } = [];
 
     public DataReport? Data { get; init; }
@@ -69,7 +69,7 @@ public sealed record EvaluationReport
     /// <summary>Reward model against labels and baselines, by subset.</summary>
     public IReadOnlyList<RewardModelRow> RewardModel { get; init; } = [];
 
-    /// <summary>Best-of-n and PPO in the plane of square-root KL and reward.</summary>
+    /// <summary>Best-of-n and the aligned model in the plane of square-root KL and reward.</summary>
     public IReadOnlyList<CurvePoint> BestOfN { get; init; } = [];
 
     /// <summary>Findings in words, such as that over-optimisation set in.</summary>
@@ -77,7 +77,7 @@ public sealed record EvaluationReport
 }
 
 /// <summary>A figure with its interval.</summary>
-/// <param name="Model"><c>base</c>, <c>base_few_shot</c>, <c>sft</c>, <c>best_of_4</c>, <c>best_of_16</c>, <c>ppo</c>, and with suffix <c>_greedy</c> the greedy answers.</param>
+/// <param name="Model"><c>base</c>, <c>base_few_shot</c>, <c>sft</c>, <c>best_of_4</c>, <c>best_of_16</c>, <c>ppo</c> (or the method of the run), and with suffix <c>_greedy</c> the greedy answers.</param>
 /// <param name="Metric"><c>gold_reward</c>, <c>proxy_reward</c>, <c>helpful</c>, <c>honest</c>, <c>harmless</c>, <c>held_out</c>, <c>kl</c>, <c>loss</c> ...</param>
 /// <param name="Value">The mean.</param>
 /// <param name="N">Answers it rests on; of <c>loss</c> and <c>perplexity</c> the tokens.</param>
@@ -88,9 +88,35 @@ public sealed record EvaluationRow(string Model, string Metric, double Value, in
     public string? Subset { get; init; }
 }
 
-/// <summary>A prompt with the answers side by side.</summary>
-public sealed record EvaluationSample(string Prompt, string Base, string Sft, string Ppo)
+/// <summary>A prompt with the answers side by side. Of the methods only the run's own has one.</summary>
+public sealed record EvaluationSample(string Prompt, string Base, string Sft, string? Ppo = null)
 {
+    public string? Dpo { get; init; }
+
+    public string? Rloo { get; init; }
+
+    public string? Grpo { get; init; }
+
+    /// <summary>The answer of the model that a method aligned; empty where it was not measured.</summary>
+    public string Aligned(PreferenceMethod method) => method switch
+    {
+        PreferenceMethod.Ppo => Ppo,
+        PreferenceMethod.Dpo => Dpo,
+        PreferenceMethod.Rloo => Rloo,
+        PreferenceMethod.Grpo => Grpo,
+        _ => null,
+    } ?? string.Empty;
+
+    /// <summary>With the answer of the model that a method aligned.</summary>
+    public EvaluationSample WithAligned(PreferenceMethod method, string answer) => method switch
+    {
+        PreferenceMethod.Ppo => this with { Ppo = answer },
+        PreferenceMethod.Dpo => this with { Dpo = answer },
+        PreferenceMethod.Rloo => this with { Rloo = answer },
+        PreferenceMethod.Grpo => this with { Grpo = answer },
+        _ => throw new ArgumentOutOfRangeException(nameof(method), method, "unknown method"),
+    };
+
     /// <summary>The judge's or reward model's verdict on each answer, by model.</summary>
     public IReadOnlyDictionary<string, double> Scores { get; init; } = new Dictionary<string, double>();
 
@@ -110,7 +136,7 @@ public sealed record RewardModelRow(string Subset, string Metric, double Value, 
 
 /// <summary>A point of the curve of rewards over KL (Gao 2022).</summary>
 /// <param name="Label">What was measured, such as <c>ppo 20</c> or <c>best of 4</c>.</param>
-/// <param name="Step">PPO iteration; 0 for others.</param>
+/// <param name="Step">Iteration (of DPO: step); 0 for others.</param>
 /// <param name="Kl">KL from the SFT model in nats per sequence.</param>
 /// <param name="ProxyReward">Mean score of the reward model.</param>
 /// <param name="GoldReward">Mean of the gold judge; null where there is none.</param>

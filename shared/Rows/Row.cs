@@ -94,7 +94,7 @@ public static class DatasetNames
     /// <summary>The split of training rankings that only the held-out reward model learns from.</summary>
     public const string HeldOutReward = "heldOutReward";
 
-    /// <summary>Prompts that PPO rolls out. Split: train; validation drives the curve over KL.</summary>
+    /// <summary>Prompts that an online method answers. Splits: train; validation drives the curve over KL.</summary>
     public const string Prompts = "prompts";
 
     /// <summary>Prompts of the final evaluation, seen by no stage before. Split: test.</summary>

@@ -45,8 +45,20 @@ public sealed record RunSpec
     [Description("What scores an answer: the weighted sum of these sources. Where there are none, the reward model alone.")]
     public IReadOnlyList<RewardSourceSpec> Rewards { get; init; } = [];
 
-    [Description("PPO against the reward model (InstructGPT step 3).")]
+    [Description("How the SFT model is aligned with the preferences (InstructGPT step 3). The section of the same name holds the method's settings.")]
+    public PreferenceMethod Method { get; init; } = PreferenceMethod.Ppo;
+
+    [Description("PPO against the reward; only with method 'ppo'.")]
     public PpoSpec Ppo { get; init; } = new();
+
+    [Description("DPO on the preferences; only with method 'dpo'.")]
+    public DpoSpec? Dpo { get; init; }
+
+    [Description("RLOO against the reward; only with method 'rloo'.")]
+    public RlooSpec? Rloo { get; init; }
+
+    [Description("GRPO against the reward; only with method 'grpo'.")]
+    public GrpoSpec? Grpo { get; init; }
 
     [Description("The evaluation before and after.")]
     public EvaluateSpec Evaluate { get; init; } = new();
@@ -54,7 +66,7 @@ public sealed record RunSpec
     [Description("Conditions between stages: a run that misses one stops with a message that says which.")]
     public GateSpec Gates { get; init; } = new();
 
-    [Description("The watch on over-optimisation and divergence while PPO runs.")]
+    [Description("The watch on over-optimisation and divergence between the slices of an online method; not with method 'dpo'.")]
     public GuardSpec Guard { get; init; } = new();
 
     [Description("What the run may cost, and how often it may fail.")]
@@ -62,7 +74,30 @@ public sealed record RunSpec
 
     [Description("When the new model becomes the production model.")]
     public PromotionSpec Promotion { get; init; } = new();
+
+    /// <summary>The settings of the chosen method where it is an online one; null for DPO.</summary>
+    public OnlineSpec? Online() => Method switch
+    {
+        PreferenceMethod.Ppo => Ppo,
+        PreferenceMethod.Rloo => Rloo ?? new RlooSpec(),
+        PreferenceMethod.Grpo => Grpo ?? new GrpoSpec(),
+        _ => null,
+    };
+
+    /// <summary>
+    /// How the policy answers outside of the final evaluation: as the online method samples; DPO samples nothing itself, so as the
+    /// evaluation does.
+    /// </summary>
+    public AnswerSampling Answers() => Online() is { } online
+        ? new AnswerSampling(online.MaxNewTokens, online.Temperature, online.ValidationPrompts)
+        : new AnswerSampling(Evaluate.MaxNewTokens, Evaluate.Temperature, (Dpo ?? new DpoSpec()).ValidationPrompts);
 }
+
+/// <summary>How answers are sampled while a run trains.</summary>
+/// <param name="MaxNewTokens">The longest answer in tokens.</param>
+/// <param name="Temperature">Divides the logits.</param>
+/// <param name="ValidationPrompts">Held-out prompts that the aligned model answers.</param>
+public readonly record struct AnswerSampling(int MaxNewTokens, double Temperature, int ValidationPrompts);
 
 /// <summary>The data of a run: the generated sample world, or files. Missing parts are derived, as each field says.</summary>
 public sealed record DataSpec
@@ -79,7 +114,7 @@ public sealed record DataSpec
     [Description("Preferences: chosen/rejected, hh-rlhf transcripts, K-wise rankings, best-of-n.")]
     public IReadOnlyList<DataFileSpec> Preferences { get; init; } = [];
 
-    [Description("Prompts for PPO. Where missing, the prompts of the training preferences serve.")]
+    [Description("Prompts that an online method answers, and that the aligned model is validated on. Where missing, the prompts of the training preferences serve.")]
     public IReadOnlyList<DataFileSpec> Prompts { get; init; } = [];
 
     [Description("Prompts for the evaluation. Where missing, the prompts of the test preferences serve.")]
@@ -151,7 +186,7 @@ public sealed record WorldSpec
     [Range(2, 9)]
     public int CompletionsPerPrompt { get; init; } = 4;
 
-    [Description("Prompts for PPO.")]
+    [Description("Prompts that an online method answers, and that the aligned model is validated on.")]
     [Range(1, 1_000_000)]
     public int Prompts { get; init; } = 2000;
 
@@ -252,7 +287,7 @@ public sealed record TrainerSpec
         + "of the memory, for about a third more time.")]
     public bool GradientCheckpointing { get; init; }
 
-    [Description("A checkpoint after every this many steps (PPO: iterations), and at the end of every job.")]
+    [Description("A checkpoint after every this many steps (online methods: iterations), and at the end of every job.")]
     [Range(1, 1_000_000)]
     public int CheckpointEverySteps { get; init; } = 50;
 
@@ -473,8 +508,24 @@ public enum RewardSourceKind
     Http,
 }
 
-/// <summary>Proximal policy optimisation (Schulman 2017) as InstructGPT applies it.</summary>
-public sealed record PpoSpec
+/// <summary>The ways from the SFT model to the aligned model. Stage, model role and table row carry the method's name in lower case.</summary>
+public enum PreferenceMethod
+{
+    [Description("Proximal policy optimisation with a critic.")]
+    Ppo,
+
+    [Description("Direct preference optimisation, offline on the preferences.")]
+    Dpo,
+
+    [Description("REINFORCE with the other answers to the same prompt as baseline.")]
+    Rloo,
+
+    [Description("Group-relative policy optimisation.")]
+    Grpo,
+}
+
+/// <summary>What the methods share that sample answers and have them scored: PPO, RLOO, GRPO.</summary>
+public abstract record OnlineSpec
 {
     [Description("Rollout-and-update iterations.")]
     [Range(1, 1_000_000)]
@@ -484,7 +535,7 @@ public sealed record PpoSpec
     [Range(1, 1_000_000)]
     public int IterationsPerSlice { get; init; } = 10;
 
-    [Description("Episodes (prompts rolled out) per iteration.")]
+    [Description("Episodes (answers sampled) per iteration.")]
     [Range(2, 65_536)]
     public int Episodes { get; init; } = 64;
 
@@ -508,15 +559,11 @@ public sealed record PpoSpec
     [Range(0.0, 1.0)]
     public double LearningRate { get; init; } = 1e-4;
 
-    [Description("The critic's learning rate.")]
-    [Range(0.0, 1.0)]
-    public double CriticLearningRate { get; init; } = 3e-4;
-
-    [Description("Iterations in which both rates rise from a tenth to their full value.")]
+    [Description("Iterations in which learning rates rise from a tenth to their full value.")]
     [Range(0, 100_000)]
     public int WarmupIterations { get; init; } = 3;
 
-    [Description("How both rates move after the warm-up.")]
+    [Description("How learning rates move after the warm-up.")]
     public ScheduleKind Schedule { get; init; } = ScheduleKind.Constant;
 
     [Description("Adam's epsilon.")]
@@ -530,6 +577,29 @@ public sealed record PpoSpec
     [Description("Epsilon of the clipped policy ratio.")]
     [Range(0.001, 10.0)]
     public double ClipRange { get; init; } = 0.2;
+
+    [Description("What an answer without an end token is worth.")]
+    public MissingEosMode MissingEos { get; init; } = MissingEosMode.Replace;
+
+    [Description("The score that replaces, or the amount subtracted.")]
+    [Range(-1000.0, 1000.0)]
+    public double MissingEosValue { get; init; } = -1.0;
+
+    [Description("Scores are clipped to plus or minus this; 0 turns it off.")]
+    [Range(0.0, 1000.0)]
+    public double RewardClip { get; init; }
+
+    [Description("Validation prompts answered at the end of each slice, for the curve of rewards over KL.")]
+    [Range(0, 100_000)]
+    public int ValidationPrompts { get; init; } = 128;
+}
+
+/// <summary>Proximal policy optimisation (Schulman 2017) as InstructGPT applies it.</summary>
+public sealed record PpoSpec : OnlineSpec
+{
+    [Description("The critic's learning rate.")]
+    [Range(0.0, 1.0)]
+    public double CriticLearningRate { get; init; } = 3e-4;
 
     [Description("How far a new value may move from the old one.")]
     [Range(0.001, 1000.0)]
@@ -555,17 +625,6 @@ public sealed record PpoSpec
     [Range(1, 100_000_000)]
     public int KlHorizon { get; init; } = 10_000;
 
-    [Description("What an answer without an end token is worth.")]
-    public MissingEosMode MissingEos { get; init; } = MissingEosMode.Replace;
-
-    [Description("The score that replaces, or the amount subtracted.")]
-    [Range(-1000.0, 1000.0)]
-    public double MissingEosValue { get; init; } = -1.0;
-
-    [Description("Scores are clipped to plus or minus this; 0 turns it off.")]
-    [Range(0.0, 1000.0)]
-    public double RewardClip { get; init; }
-
     [Description("Scale rewards to unit variance without shifting the mean.")]
     public bool WhitenRewards { get; init; }
 
@@ -575,10 +634,93 @@ public sealed record PpoSpec
     [Description("Weight of the language-modelling loss on demonstrations (PPO-ptx); 0 turns it off.")]
     [Range(0.0, 1000.0)]
     public double PtxCoefficient { get; init; }
+}
 
-    [Description("Validation prompts answered at the end of each slice, for the curve of rewards over KL.")]
+/// <summary>REINFORCE leave-one-out (Ahmadian 2024).</summary>
+public sealed record RlooSpec : OnlineSpec
+{
+    [Description("Answers to each prompt of an iteration; must divide episodes.")]
+    [Range(2, 1024)]
+    public int GroupSize { get; init; } = 4;
+
+    [Description("Beta of the KL penalty in the reward of an answer.")]
+    [Range(0.0, 100.0)]
+    public double KlCoefficient { get; init; } = 0.05;
+}
+
+/// <summary>Group-relative policy optimisation (Shao 2024).</summary>
+public sealed record GrpoSpec : OnlineSpec
+{
+    [Description("Answers to each prompt of an iteration; must divide episodes.")]
+    [Range(2, 1024)]
+    public int GroupSize { get; init; } = 8;
+
+    [Description("Beta of the KL term in the loss (k3); 0 turns it off.")]
+    [Range(0.0, 100.0)]
+    public double KlCoefficient { get; init; } = 0.04;
+
+    [Description("Divide advantages by the standard deviation of their group; without it questions of every difficulty weigh the same (Dr. GRPO).")]
+    public bool ScaleAdvantages { get; init; } = true;
+
+    [Description("How the losses of tokens become one.")]
+    public TokenAggregation Aggregation { get; init; } = TokenAggregation.SequenceMean;
+}
+
+/// <summary>How per-token policy losses become one number.</summary>
+public enum TokenAggregation
+{
+    [Description("Sum over tokens / number of tokens of the whole batch (PPO, DAPO).")]
+    TokenMean,
+
+    [Description("Mean over answers of each one's token mean (GRPO as published).")]
+    SequenceMean,
+
+    [Description("Sum over tokens / (answers × maxNewTokens), free of any length bias (Dr. GRPO).")]
+    FixedLength,
+}
+
+/// <summary>Direct preference optimisation (Rafailov 2023) on all pairs of each prompt.</summary>
+public sealed record DpoSpec : OptimizationSpec
+{
+    /// <summary>A tenth of the other stages' rate: DPO moves a finished model.</summary>
+    public DpoSpec() => LearningRate = 1e-4;
+
+    [Description("Passes over the preferences.")]
+    [Range(1, 1000)]
+    public int Epochs { get; init; } = 1;
+
+    [Description("Prompts per step; all completions of a prompt are in one step.")]
+    [Range(1, 65_536)]
+    public int BatchSize { get; init; } = 16;
+
+    [Description("Strength of the implied KL constraint; for ipo the regularisation, called tau there.")]
+    [Range(0.0001, 100.0)]
+    public double Beta { get; init; } = 0.1;
+
+    [Description("The shape of the loss.")]
+    public PreferenceLossKind Loss { get; init; } = PreferenceLossKind.Sigmoid;
+
+    [Description("The probability that a label is wrong (conservative DPO); 0 with ipo.")]
+    [Range(0.0, 0.499999)]
+    public double LabelSmoothing { get; init; }
+
+    [Description("Read at most this many preference rows.")]
+    [Range(1, int.MaxValue)]
+    public int? MaxRows { get; init; }
+
+    [Description("Validation prompts answered at the end, for rewards and KL; as long and at the temperature as the evaluation's answers.")]
     [Range(0, 100_000)]
     public int ValidationPrompts { get; init; } = 128;
+}
+
+/// <summary>The shape of the preference loss.</summary>
+public enum PreferenceLossKind
+{
+    [Description("-log sigmoid(beta × gap) (Rafailov 2023, equation 7).")]
+    Sigmoid,
+
+    [Description("(gap - 1 / (2 beta))², with log-probabilities averaged over tokens (Azar 2023, equation 17).")]
+    Ipo,
 }
 
 /// <summary>How a rollout without an end token is scored.</summary>
@@ -611,7 +753,7 @@ public sealed record EvaluateSpec
     [Range(0, 64)]
     public int FewShot { get; init; } = 4;
 
-    [Description("Prompts shown in the report with the answers of base, SFT and PPO.")]
+    [Description("Prompts shown in the report with the answers of base, SFT and the aligned model.")]
     [Range(0, 1000)]
     public int Samples { get; init; } = 12;
 }
@@ -632,7 +774,7 @@ public sealed record GateSpec
     public double? MinRewardGoldCorrelation { get; init; }
 }
 
-/// <summary>The rules by which the orchestrator stops PPO early.</summary>
+/// <summary>The rules by which the orchestrator stops an online method early.</summary>
 public sealed record GuardSpec
 {
     [Description("Stop when the KL from the SFT model passes this many nats per sequence.")]
@@ -655,7 +797,7 @@ public enum GuardMetric
     [Description("The programmatic judge; only in the sample world.")]
     GoldReward,
 
-    [Description("The reward model that PPO trains against.")]
+    [Description("The reward model that the method trains against.")]
     ProxyReward,
 }
 
@@ -690,7 +832,7 @@ public sealed record BudgetSpec
 /// <summary>The promotion gate.</summary>
 public sealed record PromotionSpec
 {
-    [Description("Promote only if PPO's reward is above SFT's by at least this much (gold where there is a judge, else proxy).")]
+    [Description("Promote only if the aligned model's reward is above SFT's by at least this much (gold where there is a judge, else proxy).")]
     [Range(-1000.0, 1000.0)]
     public double? MinRewardGain { get; init; }
 

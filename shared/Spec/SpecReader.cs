@@ -206,20 +206,49 @@ public static class SpecReader
             }
         }
 
-        if (spec.Ppo.MinibatchSize > spec.Ppo.Episodes)
-            yield return new SpecError("ppo.minibatchSize", $"must be at most ppo.episodes ({spec.Ppo.Episodes})");
-        if (spec.Ppo.WhitenAdvantages && spec.Ppo.Episodes < 8)
-            yield return new SpecError("ppo.episodes", "must be at least 8 to whiten advantages");
+        foreach (SpecError error in MethodContradictions(spec))
+            yield return error;
         if (spec.Guard.Metric == GuardMetric.GoldReward && spec.Data.World is null)
             yield return new SpecError("guard.metric", "'goldReward' needs the sample world's judge; use 'proxyReward' with maxKl");
         if (spec.Gates.MinRewardGoldCorrelation is not null && spec.Data.World is null)
             yield return new SpecError("gates.minRewardGoldCorrelation", "needs the sample world's judge");
-        if (spec.Guard.Metric != GuardMetric.None && spec.Ppo.ValidationPrompts == 0)
-            yield return new SpecError("ppo.validationPrompts", "must be above 0 for the guard to have something to look at");
         foreach ((int index, int n) in spec.Evaluate.BestOf.Index())
         {
             if (n is < 2 or > 1024)
                 yield return new SpecError($"evaluate.bestOf[{index}]", "must be from 2 to 1024");
+        }
+    }
+
+    private static IEnumerable<SpecError> MethodContradictions(RunSpec spec)
+    {
+        string chosen = Stages.Of(spec.Method);
+        (PreferenceMethod Method, bool Given)[] sections =
+        [
+            // A spec that was read and written again has a section of defaults.
+            (PreferenceMethod.Ppo, spec.Ppo != new PpoSpec()), (PreferenceMethod.Dpo, spec.Dpo is not null),
+            (PreferenceMethod.Rloo, spec.Rloo is not null), (PreferenceMethod.Grpo, spec.Grpo is not null),
+        ];
+        foreach (string section in sections.Where(section => section.Given && section.Method != spec.Method).Select(other => Stages.Of(other.Method)))
+            yield return new SpecError(section, $"would not be read: method is '{chosen}'; remove the section, or set method to '{section}'");
+
+        if (spec.Online() is { } online)
+        {
+            if (online.MinibatchSize > online.Episodes)
+                yield return new SpecError($"{chosen}.minibatchSize", $"must be at most {chosen}.episodes ({online.Episodes})");
+            if (online is PpoSpec { WhitenAdvantages: true, Episodes: < 8 })
+                yield return new SpecError("ppo.episodes", "must be at least 8 to whiten advantages");
+            int groupSize = online switch { RlooSpec rloo => rloo.GroupSize, GrpoSpec grpo => grpo.GroupSize, _ => 1 };
+            if (online.Episodes % groupSize != 0)
+                yield return new SpecError($"{chosen}.episodes", $"must be a multiple of {chosen}.groupSize ({groupSize})");
+            if (spec.Guard.Metric != GuardMetric.None && online.ValidationPrompts == 0)
+                yield return new SpecError($"{chosen}.validationPrompts", "must be above 0 for the guard to have something to look at");
+        }
+        else
+        {
+            if (spec.Guard != new GuardSpec())
+                yield return new SpecError("guard", "is for methods that train in slices; remove it, or choose method 'ppo', 'rloo' or 'grpo'");
+            if (spec.Dpo is { Loss: PreferenceLossKind.Ipo, LabelSmoothing: > 0 })
+                yield return new SpecError("dpo.labelSmoothing", "is for loss 'sigmoid'; set it to 0 with 'ipo'");
         }
     }
 

@@ -45,16 +45,21 @@ public sealed class DecisionTests(FunctionApp app)
         Assert.Equal(expected, (await app.JobAsync(spec.RunId, Stages.Evaluate))!.Spec.Models["ppo"].Sha256);
     }
 
-    [Fact]
-    public async Task A_policy_that_drifts_too_far_is_stopped()
+    [Theory]
+    [InlineData("ppo")]
+    [InlineData("rloo")]
+    [InlineData("grpo")]
+    public async Task A_policy_that_drifts_too_far_is_stopped(string method)
     {
-        TestSpec spec = (await TestSpec.CreateAsync(app)).With("guard.maxKl", 2.5);
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("guard.maxKl", 2.5).With("method", method);
+        spec.Json.Remove("ppo");
+        spec.With($"{method}.iterations", 6).With($"{method}.iterationsPerSlice", 2);
         await using FakeTrainer trainer = app.Trainer(spec);
         await app.StartAsync(spec);
         RunView view = await app.EndAsync(spec.RunId);
-        Assert.Equal("stoppedByGuard", view.Stages.Single(stage => stage.Name == Stages.Ppo).State);
+        Assert.Equal("stoppedByGuard", view.Stages.Single(stage => stage.Name == method).State);
         RunReport report = await app.ReportAsync(spec.RunId);
-        Assert.Equal(2, report.Stages.Single(stage => stage.Name == Stages.Ppo).Metrics["kl"]);
+        Assert.Equal(2, report.Stages.Single(stage => stage.Name == method).Metrics["kl"]);
     }
 
     [Fact]

@@ -52,7 +52,7 @@ public sealed class DeterminismTests
     [Fact]
     public void Orchestrations_that_loop_continue_as_new()
     {
-        foreach (string name in new[] { "StageJob.cs", "PpoSlices.cs" })
+        foreach (string name in new[] { "StageJob.cs", "StageSlices.cs" })
         {
             string file = RoomsTests.Sources("functions").Single(file => Path.GetFileName(file) == name);
             Assert.Contains("ContinueAsNew(", File.ReadAllText(file), StringComparison.Ordinal);

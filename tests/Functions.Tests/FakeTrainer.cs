@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using Rlhf.Jobs;
 using Rlhf.Report;
+using Rlhf.Spec;
 using Rlhf.Storage;
 
 namespace Rlhf.Functions.Tests;
@@ -8,7 +9,7 @@ namespace Rlhf.Functions.Tests;
 /// <summary>How a fake attempt behaves. The default does everything right.</summary>
 internal sealed record FakeBehaviour
 {
-    /// <summary>Steps of the job; of PPO the spec's iterations.</summary>
+    /// <summary>Steps of the job; of an online method the spec's iterations.</summary>
     public int Steps { get; init; } = 3;
 
     public TimeSpan StepTime { get; init; } = TimeSpan.FromMilliseconds(20);
@@ -116,7 +117,7 @@ internal sealed class FakeTrainer : IAsyncDisposable
     private async Task<JobResult> RunAsync(JobAttempt attempt, FakeBehaviour behaviour)
     {
         RunDocument run = (await storage.Blobs.ReadJsonAsync<RunDocument>(attempt.Spec.RunDocument, stop.Token))!;
-        int total = attempt.Spec.Kind == JobKind.Ppo ? run.Spec.Ppo.Iterations : behaviour.Steps;
+        int total = run.Spec.Online() is { } online && attempt.Stage == Stages.Of(run.Spec.Method) ? online.Iterations : behaviour.Steps;
         int until = attempt.Spec.UntilStep ?? total;
         int step = (await attempt.ReadHeadAsync(stop.Token))?.Step ?? 0;
         long sequence = 0;
@@ -151,7 +152,7 @@ internal sealed class FakeTrainer : IAsyncDisposable
         return done with
         {
             Models = await ModelsAsync(attempt, run, step),
-            Artifacts = attempt.Spec.Kind == JobKind.Evaluate ? await EvaluationAsync() : new Dictionary<string, ContentFile>(),
+            Artifacts = attempt.Spec.Kind == JobKind.Evaluate ? await EvaluationAsync(run.Spec.Method) : new Dictionary<string, ContentFile>(),
             Metrics = DefaultMetrics(attempt.Spec.Kind, step).Concat(behaviour.Metrics)
                 .GroupBy(metric => metric.Key).ToDictionary(group => group.Key, group => group.Last().Value),
         };
@@ -180,7 +181,7 @@ internal sealed class FakeTrainer : IAsyncDisposable
     {
         JobKind.Sft => new() { [DecisionMetrics.EosRate] = 0.95 },
         JobKind.Reward => new() { [DecisionMetrics.RewardAccuracy] = 0.72 },
-        JobKind.Ppo => new()
+        JobKind.Ppo or JobKind.Dpo or JobKind.Rloo or JobKind.Grpo => new()
         {
             [DecisionMetrics.Kl] = 0.5 * step,
             [DecisionMetrics.ProxyReward] = 0.1 * step,
@@ -199,12 +200,16 @@ internal sealed class FakeTrainer : IAsyncDisposable
         return new() { [role] = new ModelRef(BlobLayout.Content(folder.Sha256), weights.Sha256) };
     }
 
-    private async Task<Dictionary<string, ContentFile>> EvaluationAsync()
+    private async Task<Dictionary<string, ContentFile>> EvaluationAsync(PreferenceMethod method)
     {
         var report = new EvaluationReport
         {
-            Table = [new EvaluationRow("sft", "proxy_reward", 0.1, 20, 0.05), new EvaluationRow("ppo", "proxy_reward", 0.6, 20, 0.05)],
-            Samples = [new EvaluationSample("What is 1?", "One", "It is 1", "It is 1.")],
+            Table =
+            [
+                new EvaluationRow("sft", "proxy_reward", 0.1, 20, 0.05),
+                new EvaluationRow(Stages.Of(method), "proxy_reward", 0.6, 20, 0.05),
+            ],
+            Samples = [new EvaluationSample("What is 1?", "One", "It is 1").WithAligned(method, "It is 1.")],
         };
         return new() { [ArtifactNames.Evaluation] = await StoreAsync(ArtifactNames.Evaluation, CasDocument.Serialize(report)) };
     }

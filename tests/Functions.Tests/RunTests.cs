@@ -2,6 +2,7 @@ using System.Net.Http.Json;
 using System.Text.Json;
 using Microsoft.DurableTask.Client;
 using Rlhf.Report;
+using Rlhf.Rows;
 using Xunit;
 
 namespace Rlhf.Functions.Tests;
@@ -51,6 +52,48 @@ public sealed class RunTests(FunctionApp app)
             (await app.TextAsync(BlobLayout.ProductionModel("m")))!, JsonSerializerOptions.Web)!;
         Assert.NotNull(production.RunId);
         Assert.NotNull(await app.Blobs.ReadAsync(BlobLayout.ModelVersion("m", spec.RunId), CancellationToken.None));
+    }
+
+    [Theory]
+    [InlineData("dpo", "dpo 1")]
+    [InlineData("rloo", "rloo 1, rloo 2, rloo 3")]
+    [InlineData("grpo", "grpo 1, grpo 2, grpo 3")]
+    public async Task A_method_gives_stage_model_and_report_its_name(string method, string attempts)
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("promotion.minRewardGain", 0.2).With("method", method);
+        spec.Json.Remove("ppo");
+        if (method != "dpo")
+            spec.With($"{method}.iterations", 6).With($"{method}.iterationsPerSlice", 2);
+        await using FakeTrainer trainer = app.Trainer(spec);
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+
+        Assert.Null(view.Error);
+        Assert.Equal(
+            ["data", "pretrain", "sft", "reward", method, "evaluate", "promote"], view.Stages.Select(stage => stage.Name));
+        Assert.Equal(
+            $"sft 1, reward 1, {attempts}, evaluate 1", string.Join(", ", trainer.Claims.Select(claim => $"{claim.Stage} {claim.Fence}")));
+        string metrics = await app.Http.GetStringAsync($"api/runs/{spec.RunId}/metrics?stage={method}");
+        Assert.Contains($"\"stage\":\"{method}\"", metrics, StringComparison.Ordinal);
+        Assert.Equal(
+            System.Net.HttpStatusCode.BadRequest, (await app.Http.GetAsync($"api/runs/{spec.RunId}/metrics?stage=ppo")).StatusCode);
+
+        RunReport report = await app.ReportAsync(spec.RunId);
+        Assert.Equal(new[] { "base", method, "reward", "sft" }.Order(), report.Models.Keys.Order());
+        Assert.Equal(method == "dpo" ? ["dpo 3"] : [$"{method} 2", $"{method} 4", $"{method} 6"], report.Curve.Select(point => point.Label));
+        Assert.True(report.Promotion!.Promoted, report.Promotion.Reason);
+        Assert.StartsWith($"{method.ToUpperInvariant()} raised the proxy reward", report.Summary, StringComparison.Ordinal);
+        Assert.Equal("It is 1.", report.Evaluation!.Samples.Single().Aligned(report.Spec.Method));
+        string page = (await app.TextAsync(BlobLayout.ReportPage(spec.RunId)))!;
+        Assert.Contains($"after SFT and after {method.ToUpperInvariant()}", page, StringComparison.Ordinal);
+        Assert.DoesNotContain("PPO", page, StringComparison.Ordinal);
+
+        IReadOnlyDictionary<string, DatasetRef> inputs = (await app.JobAsync(spec.RunId, method))!.Spec.Datasets;
+        Assert.Equal(
+            method == "dpo" ? ["preferences.train", "preferences.validation", "prompts.validation"] : ["prompts.train", "prompts.validation"],
+            inputs.Keys.Order());
+        Assert.Contains(
+            report.Models[method].Sha256, await app.TextAsync(BlobLayout.ProductionModel("m")) ?? "", StringComparison.Ordinal);
     }
 
     private sealed record StoredProduction(string RunId);

@@ -27,7 +27,7 @@ public sealed class RowTokenizer
         {
             throw new JobInputException(
                 $"Answers of up to {answer} tokens leave no room for a prompt in the model's {positions} positions.",
-                "Lower model.maxCompletionTokens, ppo.maxNewTokens or evaluate.maxNewTokens, or take a model with a longer context.");
+                "Lower model.maxCompletionTokens, the method's maxNewTokens or evaluate.maxNewTokens, or take a model with a longer context.");
         }
 
         _tokenizer = tokenizer;

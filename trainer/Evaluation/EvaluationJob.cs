@@ -12,9 +12,10 @@ using TorchSharp;
 namespace Rlhf.Trainer.Evaluation;
 
 /// <summary>
-/// The evaluation: base, base with worked examples, SFT, best-of-n and PPO answer the same prompts, sampled and greedy. Each language
-/// model reads held-out demonstrations and comparisons and answers the safety prompts; the reward model reads held-out rankings and
-/// comparisons, beside a bag of words. A step is a chunk of rows taken by one model, so that it can be stopped and resumed like training. Every model draws with the same random numbers: differences between models are not those of luck.
+/// The evaluation: base, base with worked examples, SFT, best-of-n and the aligned model answer the same prompts, sampled and greedy. Each
+/// language model reads held-out demonstrations and comparisons and answers the safety prompts; the reward model reads held-out rankings
+/// and comparisons, beside a bag of words. A step is a chunk of rows taken by one model, so that it can be stopped and resumed like
+/// training. Every model draws with the same random numbers: differences between models are not those of luck.
 /// </summary>
 internal sealed class EvaluationJob : ITrainingMethod
 {
@@ -22,6 +23,7 @@ internal sealed class EvaluationJob : ITrainingMethod
     private const string ResultsPart = "results";
 
     private readonly EvaluateSpec spec;
+    private readonly PreferenceMethod method;
     private readonly EvaluationData data;
     private readonly Func<LoadedModel, RowTokenizer> rowTokenizer;
     private readonly Func<string, LoadedModel> load;
@@ -34,16 +36,18 @@ internal sealed class EvaluationJob : ITrainingMethod
 
     /// <summary>Plans the evaluation; models are loaded when their turn comes.</summary>
     /// <param name="spec">The stage's settings.</param>
+    /// <param name="method">The method that aligned the model.</param>
     /// <param name="roles">The models there are, by role; <c>sft</c> and <c>reward</c> must be.</param>
     /// <param name="data">What to evaluate on.</param>
     /// <param name="rowTokenizer">Makes the tokeniser of rows that goes with a model.</param>
     /// <param name="load">Loads the model of a role.</param>
     /// <param name="seed">The run's seed.</param>
     public EvaluationJob(
-        EvaluateSpec spec, IReadOnlyCollection<string> roles, EvaluationData data,
+        EvaluateSpec spec, PreferenceMethod method, IReadOnlyCollection<string> roles, EvaluationData data,
         Func<LoadedModel, RowTokenizer> rowTokenizer, Func<string, LoadedModel> load, long seed)
     {
         this.spec = spec;
+        this.method = method;
         this.data = data with
         {
             Prompts = [.. data.Prompts.Take(spec.MaxPrompts)],
@@ -65,7 +69,7 @@ internal sealed class EvaluationJob : ITrainingMethod
             }
         }
 
-        foreach (string role in LanguageModels(roles))
+        foreach (string role in EvaluationTable.LanguageModels(method).Where(roles.Contains))
         {
             Plan(this.data.Demonstrations.Count, first => DemonstrationChunk(role, first));
             Plan(this.data.Comparisons.Count, first => ComparisonChunk(role, first));
@@ -117,7 +121,7 @@ internal sealed class EvaluationJob : ITrainingMethod
     {
         if (Step < TotalSteps)
             throw new InvalidOperationException($"{TotalSteps - Step} chunks of the evaluation are still to be done.");
-        return report ??= EvaluationTable.Build(spec, data, results);
+        return report ??= EvaluationTable.Build(spec, method, data, results);
     }
 
     /// <inheritdoc/>
@@ -142,14 +146,13 @@ internal sealed class EvaluationJob : ITrainingMethod
 
         yield return new AnswerSet("sft", ModelRoles.Sft, Draws: Math.Max(1, spec.BestOf.DefaultIfEmpty(1).Max()));
         yield return new AnswerSet("sft_greedy", ModelRoles.Sft, Greedy: true);
-        if (roles.Contains(ModelRoles.Ppo))
+        string aligned = Stages.Of(method);
+        if (roles.Contains(aligned))
         {
-            yield return new AnswerSet("ppo", ModelRoles.Ppo);
-            yield return new AnswerSet("ppo_greedy", ModelRoles.Ppo, Greedy: true);
+            yield return new AnswerSet(aligned, aligned);
+            yield return new AnswerSet($"{aligned}_greedy", aligned, Greedy: true);
         }
     }
-
-    private static IEnumerable<string> LanguageModels(IReadOnlyCollection<string> roles) => EvaluationTable.LanguageModels.Where(roles.Contains);
 
     /// <summary>Adds the steps that go through so many rows in chunks.</summary>
     private void Plan(int rows, Func<int, IReadOnlyDictionary<string, double>> chunk)
@@ -164,7 +167,7 @@ internal sealed class EvaluationJob : ITrainingMethod
     private Dictionary<string, double> AnswerChunk(AnswerSet set, int draw, int first)
     {
         // Sampled answers to the bare prompt: the few-shot model reads another prompt, and greedy answers are no sample.
-        bool measuresKl = set is { Role: ModelRoles.Base or ModelRoles.Ppo, Greedy: false, FewShot: false };
+        bool measuresKl = set is { Role: not ModelRoles.Sft, Greedy: false, FewShot: false };
         bool playsForWins = heldOutReward && draw == 0 && set is { Role: not ModelRoles.Base, Greedy: false };
         Require(
         [

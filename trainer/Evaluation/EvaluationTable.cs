@@ -12,18 +12,20 @@ namespace Rlhf.Trainer.Evaluation;
 internal static class EvaluationTable
 {
     /// <summary>The roles of the language models, in the order of the report.</summary>
-    public static readonly IReadOnlyList<string> LanguageModels = [ModelRoles.Base, ModelRoles.Sft, ModelRoles.Ppo];
+    public static IReadOnlyList<string> LanguageModels(PreferenceMethod method) => [ModelRoles.Base, ModelRoles.Sft, Stages.Of(method)];
 
     /// <summary>An answer with its prompt and, in the sample world, the judge's verdict.</summary>
     private sealed record Judged(Row Row, Truth? Truth, Answer Answer, GoldScore? Gold);
 
     /// <summary>Builds the report.</summary>
     /// <param name="spec">The stage's settings.</param>
+    /// <param name="method">The method that aligned the model.</param>
     /// <param name="data">What was evaluated on.</param>
     /// <param name="results">What all steps found.</param>
-    public static EvaluationReport Build(EvaluateSpec spec, EvaluationData data, EvaluationResults results)
+    public static EvaluationReport Build(EvaluateSpec spec, PreferenceMethod method, EvaluationData data, EvaluationResults results)
     {
         IReadOnlyList<Row> prompts = data.Prompts;
+        string aligned = Stages.Of(method);
         Truth?[] truths = [.. prompts.Select(Gold.TruthOf)];
         // By prompt, the draws of a set.
         SortedDictionary<string, Judged[][]> judged = new(StringComparer.Ordinal);
@@ -47,13 +49,13 @@ internal static class EvaluationTable
         Judged[][] sft = judged["sft"];
         foreach (int n in spec.BestOf.Where(n => n > 1).Distinct().Order())
             table.AddRange(BestOf(n, sft));
-        foreach (string set in (string[])["ppo", "ppo_greedy"])
+        foreach (string set in (string[])[aligned, aligned + "_greedy"])
         {
             if (judged.TryGetValue(set, out Judged[][]? given))
                 table.AddRange(Rows(set, [.. given.Select(draws => draws[0])]));
         }
 
-        foreach (string role in LanguageModels)
+        foreach (string role in LanguageModels(method))
         {
             table.AddRange(HeldOutLoss.Rows(role, results.Demonstrations.GetValueOrDefault(role, [])));
             table.AddRange(Comparisons.OfLanguageModel(role, data.Comparisons, results.ComparisonLikelihoods.GetValueOrDefault(role, [])));
@@ -61,20 +63,20 @@ internal static class EvaluationTable
         }
 
         table.AddRange(Comparisons.OfRewardModel(ModelRoles.Reward, data.Comparisons, results.Comparisons));
-        if (judged.TryGetValue("ppo", out Judged[][]? policy))
-            table.AddRange(WinRates("ppo", [.. policy.Select(draws => draws[0])], [.. sft.Select(draws => draws[0])]));
-        IReadOnlyList<CurvePoint> curve = Curve(spec, sft, judged.GetValueOrDefault("ppo"));
+        if (judged.TryGetValue(aligned, out Judged[][]? policy))
+            table.AddRange(WinRates(aligned, [.. policy.Select(draws => draws[0])], [.. sft.Select(draws => draws[0])]));
+        IReadOnlyList<CurvePoint> curve = Curve(spec, sft, aligned, judged.GetValueOrDefault(aligned));
         return new EvaluationReport
         {
             Table = table,
-            Samples = Samples(spec.Samples, judged),
+            Samples = Samples(spec.Samples, method, judged),
             RewardModel =
             [
                 .. RewardAgreement.Rows(data.Preferences, results.Rewards, results.BagOfWords, results.BagOfWordsBySubset),
                 .. RewardAgreement.UnseenLabellers(data.UnseenLabellers, results.UnseenLabellers), .. GoldCorrelation(sft),
             ],
             BestOfN = curve,
-            Notes = Notes(curve),
+            Notes = Notes([.. curve.Where(point => point.Label != aligned)]),
         };
     }
 
@@ -177,8 +179,8 @@ internal static class EvaluationTable
         }
     }
 
-    /// <summary>SFT, best of 2, 4, 8, ... and PPO in the plane of KL and rewards.</summary>
-    private static List<CurvePoint> Curve(EvaluateSpec spec, Judged[][] sft, Judged[][]? ppo)
+    /// <summary>SFT, best of 2, 4, 8, ... and the aligned model in the plane of KL and rewards.</summary>
+    private static List<CurvePoint> Curve(EvaluateSpec spec, Judged[][] sft, string aligned, Judged[][]? answers)
     {
         int drawn = sft.Length == 0 ? 0 : sft[0].Length;
         bool hasGold = sft.Any(given => given[0].Truth is not null && !IsHeldOut(given[0]));
@@ -190,11 +192,11 @@ internal static class EvaluationTable
                 hasGold ? Expectation(n, sft, answer => answer.Gold!.Value.Total) : null));
         }
 
-        Judged[] last = [.. (ppo ?? []).Select(given => given[0]).Where(answer => !IsHeldOut(answer))];
+        Judged[] last = [.. (answers ?? []).Select(given => given[0]).Where(answer => !IsHeldOut(answer))];
         if (last.Length > 0)
         {
             points.Add(Point(
-                "ppo", last.Average(answer => answer.Answer.Kl!.Value), Estimate.OfMean([.. last.Select(answer => answer.Answer.Proxy)]),
+                aligned, last.Average(answer => answer.Answer.Kl!.Value), Estimate.OfMean([.. last.Select(answer => answer.Answer.Proxy)]),
                 hasGold ? Estimate.OfMean([.. last.Select(answer => answer.Gold!.Value.Total)]) : null));
         }
 
@@ -220,9 +222,10 @@ internal static class EvaluationTable
     }
 
     /// <summary>Prompts with the sampled answers side by side, from every subset in turn.</summary>
-    private static List<EvaluationSample> Samples(int count, SortedDictionary<string, Judged[][]> judged)
+    private static List<EvaluationSample> Samples(int count, PreferenceMethod method, SortedDictionary<string, Judged[][]> judged)
     {
         Judged[][] sft = judged["sft"];
+        string aligned = Stages.Of(method);
         IEnumerable<int> chosen = Enumerable.Range(0, sft.Length)
             .GroupBy(i => sft[i][0].Row.Subset, StringComparer.Ordinal)
             .SelectMany(subset => subset.Select((i, place) => (i, place)))
@@ -231,13 +234,13 @@ internal static class EvaluationTable
         return
         [
             .. chosen.Select(i => new EvaluationSample(
-                PromptText(sft[i][0].Row), Text("base", i), Text("sft", i), Text("ppo", i))
+                PromptText(sft[i][0].Row), Text("base", i), Text("sft", i))
             {
                 Subset = sft[i][0].Row.Subset,
                 Expected = sft[i][0].Truth is { } truth ? Expected(truth) : null,
-                Scores = judged.Where(set => set.Key is "base" or "sft" or "ppo")
+                Scores = judged.Where(set => set.Key is "base" or "sft" || set.Key == aligned)
                     .ToDictionary(set => set.Key, set => set.Value[i][0] is var answer ? answer.Gold?.Total ?? answer.Answer.Proxy : 0),
-            }),
+            }.WithAligned(method, Text(aligned, i))),
         ];
 
         string Text(string set, int i) => judged.TryGetValue(set, out Judged[][]? given) ? given[i][0].Answer.Text : "";
@@ -256,9 +259,9 @@ internal static class EvaluationTable
     };
 
     /// <summary>Says it in words where picking by the reward model has begun to pick worse answers (Gao et al. 2022).</summary>
-    private static List<string> Notes(IReadOnlyList<CurvePoint> curve)
+    private static List<string> Notes(IReadOnlyList<CurvePoint> bestOfN)
     {
-        CurvePoint[] bestOf = [.. curve.Where(point => point is { Step: 0, GoldReward: not null } && point.Label != "ppo")];
+        CurvePoint[] bestOf = [.. bestOfN.Where(point => point.GoldReward is not null)];
         if (bestOf.Length < 2)
             return [];
         CurvePoint peak = bestOf.MaxBy(point => point.GoldReward)!, last = bestOf[^1];

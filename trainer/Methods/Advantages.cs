@@ -21,6 +21,15 @@ public static class Advantages
         return (kl * -klCoefficient * mask).scatter_add(1, last, scores.unsqueeze(1));
     }
 
+    /// <summary>Rewards of whole sequences: the score less β × the KL of all tokens (Ahmadian et al. 2024, eq. 3).</summary>
+    /// <param name="scores">[batch].</param>
+    /// <param name="kl">[batch, time], k1 of each token.</param>
+    /// <param name="mask">[batch, time].</param>
+    /// <param name="klCoefficient">β.</param>
+    /// <returns>[batch].</returns>
+    public static Tensor Penalised(Tensor scores, Tensor kl, Tensor mask, double klCoefficient) =>
+        scores - klCoefficient * (kl * mask).sum(-1);
+
     /// <summary>
     /// Generalised advantage estimation (Schulman et al. 2016, eq. 16) over the kept positions; the value after the last one is 0.
     /// Positions that the mask drops inside a row are skipped: the recursion is carried across them.

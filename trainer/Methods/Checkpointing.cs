@@ -1,3 +1,5 @@
+using Rlhf.Trainer.Data;
+using Rlhf.Trainer.Models;
 using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
@@ -8,7 +10,7 @@ namespace Rlhf.Trainer.Methods;
 /// </summary>
 public interface ITrainingMethod : IDisposable
 {
-    /// <summary>Steps done (PPO: iterations).</summary>
+    /// <summary>Steps done (online methods: iterations).</summary>
     int Step { get; }
 
     /// <summary>Steps of the whole method.</summary>
@@ -26,6 +28,16 @@ public interface ITrainingMethod : IDisposable
 
     /// <summary>The method's figures up to now, for the report and the gates. Free of clocks.</summary>
     IReadOnlyDictionary<string, double> Summary();
+}
+
+/// <summary>A method that moves the SFT model towards the preferences; its policy is what the run is for.</summary>
+public interface IPolicyMethod : ITrainingMethod
+{
+    /// <summary>The policy as it is now.</summary>
+    Transformer Policy { get; }
+
+    /// <summary>Answers held-out prompts with the policy as it is now.</summary>
+    ValidationAnswers Validate(IReadOnlyList<TokenizedPrompt> validation);
 }
 
 /// <summary>Takes the parts of one checkpoint. Names are unique; the same content gives the same bytes.</summary>

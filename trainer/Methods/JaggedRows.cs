@@ -37,6 +37,18 @@ internal static class JaggedRows
     public static Tensor Flat(float[][] rows, int[] chosen, Device device) =>
         tensor(chosen.SelectMany(row => rows[row]).ToArray(), device: device);
 
+    /// <summary>
+    /// A flat tensor [tokens] as rows of these lengths, right-padded with 0, [rows, longest]; carries the gradient. Which sums come out the
+    /// same to the last bit for the same rows.
+    /// </summary>
+    public static Tensor Rows(Tensor flat, IReadOnlyList<int> lengths)
+    {
+        int time = lengths.Max();
+        long[] places = [.. lengths.SelectMany((length, row) => Enumerable.Range(row * time, length)).Select(place => (long)place)];
+        Tensor empty = zeros(lengths.Count * time, flat.dtype, flat.device);
+        return empty.scatter(0, tensor(places, device: flat.device), flat).reshape(lengths.Count, time);
+    }
+
     /// <summary>Cuts a flat tensor [tokens] back into the chosen rows, whose lengths it follows.</summary>
     public static void Unflatten(Tensor flat, int[] chosen, IReadOnlyList<int> lengths, float[][] into)
     {

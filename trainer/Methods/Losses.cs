@@ -1,3 +1,4 @@
+using Rlhf.Spec;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn.functional;
 
@@ -15,29 +16,6 @@ public readonly record struct ValueLoss(Tensor Loss, Tensor ClipFraction);
 
 /// <summary>A preference loss over pairs: per-pair losses and implicit rewards, each [pairs].</summary>
 public readonly record struct PreferenceLoss(Tensor Losses, Tensor ChosenRewards, Tensor RejectedRewards);
-
-/// <summary>The shape of the preference loss.</summary>
-public enum PreferenceLossKind
-{
-    /// <summary>DPO (Rafailov et al. 2023, eq. 7), with label smoothing the conservative variant.</summary>
-    Sigmoid,
-
-    /// <summary>Identity preference optimisation (Azar et al. 2023, eq. 17).</summary>
-    Ipo,
-}
-
-/// <summary>How per-token policy losses become one number.</summary>
-public enum TokenAggregation
-{
-    /// <summary>Sum over tokens / number of tokens of the whole batch (PPO, DAPO).</summary>
-    TokenMean,
-
-    /// <summary>Mean over sequences of each one's token mean (GRPO as published).</summary>
-    SequenceMean,
-
-    /// <summary>Sum over tokens / (sequences × maximal response length), free of any length bias (Dr. GRPO).</summary>
-    FixedLength,
-}
 
 /// <summary>
 /// The loss functions of the methods: pure, and each as its paper has it. Log-probabilities are those of the tokens actually chosen, in
@@ -186,37 +164,43 @@ public static class Losses
     }
 
     /// <summary>
-    /// The policy loss of GRPO (Shao et al. 2024, eq. 3) and, with β = 0 and leave-one-out advantages, of RLOO: clipped surrogate of one
-    /// advantage per sequence, plus β × k3 against the reference.
+    /// The policy loss of GRPO (Shao et al. 2024, eq. 3): clipped surrogate of one advantage per sequence, plus β × k3 against the
+    /// reference. Clip fraction and KL are means over tokens.
     /// </summary>
     /// <param name="logProbs">[batch, time].</param>
     /// <param name="oldLogProbs">[batch, time].</param>
     /// <param name="referenceLogProbs">[batch, time]; may be null where β is 0.</param>
     /// <param name="advantages">[batch].</param>
-    /// <param name="mask">[batch, time].</param>
+    /// <param name="mask">[batch, time]; every row keeps at least one.</param>
     /// <param name="clipLow">ε below 1.</param>
     /// <param name="clipHigh">ε above 1.</param>
     /// <param name="beta">Coefficient of the KL term inside the loss.</param>
     /// <param name="aggregation">How tokens are averaged.</param>
     /// <param name="maxLength">Maximal response length, for <see cref="TokenAggregation.FixedLength"/>.</param>
-    public static Tensor GroupPolicy(
+    /// <param name="step">Sequences and tokens of the optimizer step, which normalise it; those given here where null.</param>
+    public static PolicyLoss GroupPolicy(
         Tensor logProbs, Tensor oldLogProbs, Tensor? referenceLogProbs, Tensor advantages, Tensor mask,
-        double clipLow, double clipHigh, double beta, TokenAggregation aggregation, long maxLength = 0)
+        double clipLow, double clipHigh, double beta, TokenAggregation aggregation, long maxLength = 0,
+        (long Sequences, long Tokens)? step = null)
     {
-        (Tensor losses, _, _) = ClippedSurrogate(logProbs - oldLogProbs, advantages.unsqueeze(1), clipLow, clipHigh);
+        Tensor logRatio = logProbs - oldLogProbs;
+        (Tensor losses, Tensor clipped, Tensor ratio) = ClippedSurrogate(logRatio, advantages.unsqueeze(1), clipLow, clipHigh);
         if (beta != 0)
         {
             ArgumentNullException.ThrowIfNull(referenceLogProbs);
             losses = losses + beta * Kl.K3(logProbs, referenceLogProbs);
         }
 
-        return aggregation switch
+        long sequences = step?.Sequences ?? mask.shape[0];
+        Tensor loss = aggregation switch
         {
-            TokenAggregation.TokenMean => Masked.Mean(losses, mask),
-            TokenAggregation.SequenceMean => Masked.MeanOfRowMeans(losses, mask),
-            TokenAggregation.FixedLength => Masked.Sum(losses, mask) / (mask.shape[0] * maxLength),
+            TokenAggregation.TokenMean => step is { Tokens: var tokens } ? Masked.Sum(losses, mask) / tokens : Masked.Mean(losses, mask),
+            TokenAggregation.SequenceMean => Masked.MeanOfRowMeans(losses, mask) * ((double)mask.shape[0] / sequences),
+            TokenAggregation.FixedLength => Masked.Sum(losses, mask) / (sequences * maxLength),
             _ => throw new ArgumentOutOfRangeException(nameof(aggregation), aggregation, "unknown aggregation"),
         };
+        using (no_grad())
+            return new PolicyLoss(loss, Masked.Mean(clipped, mask), Masked.Mean(logRatio.square() / 2, mask), ratio.detach());
     }
 
     /// <summary>Per-token clipped losses, a 0/1 tensor of where the clip decided, and the ratio, each of the log-ratio's shape.</summary>

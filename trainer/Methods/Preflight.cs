@@ -7,12 +7,14 @@ using static TorchSharp.torch;
 namespace Rlhf.Trainer.Methods;
 
 /// <summary>A numerical invariant does not hold: training on would burn hours on wrong numbers.</summary>
+/// <param name="stage">The stage that it was to start.</param>
 /// <param name="check">The invariant, as the metric is named.</param>
 /// <param name="value">What was measured.</param>
 /// <param name="limit">What it may be at most.</param>
 /// <param name="cause">Likely causes.</param>
-public sealed class PreflightFailedException(string check, double value, double limit, string cause)
-    : Exception(FormattableString.Invariant($"Preflight before PPO: {check} is {value:g4}; at most {limit:g4} is allowed. {cause}"))
+public sealed class PreflightFailedException(string stage, string check, double value, double limit, string cause)
+    : Exception(FormattableString.Invariant(
+        $"Preflight before {stage.ToUpperInvariant()}: {check} is {value:g4}; at most {limit:g4} is allowed. {cause}"))
 {
     /// <summary>The invariant that failed.</summary>
     public string Check { get; } = check;
@@ -22,7 +24,7 @@ public sealed class PreflightFailedException(string check, double value, double 
 }
 
 /// <summary>
-/// Checks that cost a second before PPO and catch what otherwise shows after hours, as negative KL or a reward that never rises
+/// Checks that cost a second before a policy learns and catch what otherwise shows after hours, as negative KL or a reward that never rises
 /// (section 6.1 to 6.3 of the reference; Huang et al. 2024, details 7 and 13).
 /// </summary>
 public static class Preflight
@@ -46,26 +48,35 @@ public static class Preflight
     /// kl_error (the policy against the reference it starts from), policy_pad_error and reward_pad_error (a row alone against the same row
     /// in a padded batch), decode_error (how far the cached greedy decoder's tokens fall short of the uncached maximum, in nats).
     /// </summary>
+    /// <param name="stage">The stage, for the error.</param>
+    /// <param name="policy">The policy before its first step.</param>
+    /// <param name="reference">The frozen reference.</param>
+    /// <param name="reward">What scores the answers.</param>
+    /// <param name="prompts">Prompts; the first few are answered.</param>
+    /// <param name="maxNewTokens">The longest answer.</param>
+    /// <param name="temperature">The stage's temperature.</param>
+    /// <param name="tokenizer">For its end and padding tokens.</param>
+    /// <param name="seed">Seeds the sampling.</param>
     /// <returns>The measured values by "preflight/{check}".</returns>
     /// <exception cref="PreflightFailedException">One of them is too large.</exception>
     public static IReadOnlyDictionary<string, double> Check(
-        Transformer policy, Transformer reference, Transformer? reward, IReadOnlyList<int[]> prompts, PpoSpec spec,
-        ITokenizer tokenizer, ulong seed)
+        string stage, Transformer policy, Transformer reference, Transformer? reward, IReadOnlyList<int[]> prompts, int maxNewTokens,
+        double temperature, ITokenizer tokenizer, ulong seed)
     {
         Dictionary<string, double> measured = [];
         int padId = tokenizer.PadId;
         double paddingTolerance = policy.Precision == Precision.Bf16 ? HalfPaddingTolerance : PaddingTolerance;
         Require("pad_is_eos", padId == tokenizer.EosId ? 1 : 0, 0, "Padding and end token must differ, or the model never learns to stop.");
 
-        Episode[] episodes = Episodes.Sample(policy, [.. prompts.Take(Prompts)], spec.MaxNewTokens, spec.Temperature, seed, tokenizer);
-        float[][] old = Episodes.LogProbs(policy, episodes, spec.Temperature, padId);
-        float[][] again = Episodes.LogProbs(policy, episodes, spec.Temperature, padId);
+        Episode[] episodes = Episodes.Sample(policy, [.. prompts.Take(Prompts)], maxNewTokens, temperature, seed, tokenizer);
+        float[][] old = Episodes.LogProbs(policy, episodes, temperature, padId);
+        float[][] again = Episodes.LogProbs(policy, episodes, temperature, padId);
         Require("ratio_error", Largest(old, again, (o, n) => Math.Abs(Math.Exp((double)n - o) - 1)), RatioTolerance,
-            "The forward pass is not deterministic; PPO's ratios would not start at 1.");
-        Require("kl_error", Largest(old, Episodes.LogProbs(reference, episodes, spec.Temperature, padId), Distance), RatioTolerance,
+            "The forward pass is not deterministic; the ratios would not start at 1.");
+        Require("kl_error", Largest(old, Episodes.LogProbs(reference, episodes, temperature, padId), Distance), RatioTolerance,
             "The policy does not start from the reference; look for a wrong model or a temperature applied to one of them only.");
 
-        float[][] alone = [.. episodes.Select(episode => Episodes.LogProbs(policy, [episode], spec.Temperature, padId)[0])];
+        float[][] alone = [.. episodes.Select(episode => Episodes.LogProbs(policy, [episode], temperature, padId)[0])];
         Require("policy_pad_error", Largest(old, alone, Distance), paddingTolerance, "Padding changes the policy's log-probabilities.");
         if (reward is not null)
         {
@@ -73,14 +84,14 @@ public static class Preflight
                 "Padding changes rewards; is the reward read at the last real token?");
         }
 
-        Require("decode_error", DecodeError(policy, [.. prompts.Take(Prompts)], spec.MaxNewTokens, tokenizer), paddingTolerance,
+        Require("decode_error", DecodeError(policy, [.. prompts.Take(Prompts)], maxNewTokens, tokenizer), paddingTolerance,
             "The key/value cache of the sampler disagrees with the full forward pass.");
         return measured;
 
         void Require(string check, double value, double limit, string cause)
         {
             if (!(value <= limit)) // NaN fails too
-                throw new PreflightFailedException(check, value, limit, cause);
+                throw new PreflightFailedException(stage, check, value, limit, cause);
             measured[$"preflight/{check}"] = value;
         }
     }

@@ -26,6 +26,10 @@ internal static class RolloutStatistics
         metrics["reward/length_correlation"] = RankingAccuracy.Correlation(raw, lengths);
     }
 
+    /// <summary>The share of groups whose answers are all worth the same, which teach nothing.</summary>
+    public static void AddGroups(Dictionary<string, double> metrics, double[] outcomes, int groupSize) =>
+        metrics["rollout/frac_zero_std"] = outcomes.Chunk(groupSize).Average(group => group.All(outcome => outcome == group[0]) ? 1.0 : 0.0);
+
     private static IEnumerable<(int First, int Second)> Bigrams(int[] tokens) => tokens.Zip(tokens.Skip(1));
 
     /// <summary>Different items / items (Li et al. 2016); 1 where there is none.</summary>

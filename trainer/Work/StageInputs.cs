@@ -19,7 +19,7 @@ internal sealed class StageInputs(
     private const string TokenizerPart = "tokenizer";
 
     /// <summary>The longest answer that any stage samples, end token included: prompts leave room for it.</summary>
-    private int MaxNewTokens => Math.Max(spec.Ppo.MaxNewTokens, spec.Evaluate.MaxNewTokens);
+    private int MaxNewTokens => Math.Max(spec.Answers().MaxNewTokens, spec.Evaluate.MaxNewTokens);
 
     /// <summary>Builds the job's method.</summary>
     /// <param name="resume">The checkpoint that will be loaded into it; null on a first start.</param>
@@ -31,6 +31,9 @@ internal sealed class StageInputs(
         JobKind.Sft => Sft(),
         JobKind.Reward => Reward(),
         JobKind.Ppo => Ppo(),
+        JobKind.Dpo => Dpo(),
+        JobKind.Rloo => Rloo(),
+        JobKind.Grpo => Grpo(),
         JobKind.Evaluate => Evaluate(),
         _ => throw new JobInputException($"This trainer knows no job of kind {job.Kind}.", "Take a trainer of the run's version."),
     };
@@ -72,7 +75,7 @@ internal sealed class StageInputs(
             Method = new Sft(
                 start.Model, spec.Sft, [.. Rows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)],
                 [.. OptionalRows(DatasetNames.Demonstrations, "validation").Select(rows.Demonstration)],
-                start.Tokenizer, spec.Ppo.MaxNewTokens, spec.Seed, spec.Trainer.MicroBatchSize),
+                start.Tokenizer, spec.Answers().MaxNewTokens, spec.Seed, spec.Trainer.MicroBatchSize),
             Model = new FinishedModel(ModelRoles.Sft, folder => HuggingFaceFolder.Save(folder, start.Model, start.Tokenizer)),
             Owned = [start],
         };
@@ -101,30 +104,50 @@ internal sealed class StageInputs(
         };
     }
 
-    private StageWork Ppo()
+    private StageWork Ppo() => Align((sft, reward, rows, rewards) => new Ppo(
+        sft.Model, reward.Model, spec.Ppo, RolloutPrompts(rows),
+        [.. (spec.Ppo.PtxCoefficient > 0 ? Rows(DatasetNames.Demonstrations, "train") : []).Select(rows.Demonstration)],
+        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards));
+
+    private StageWork Rloo() => Align((sft, reward, rows, rewards) => new Rloo(
+        sft.Model, reward.Model, spec.Rloo ?? new RlooSpec(), RolloutPrompts(rows),
+        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards));
+
+    private StageWork Grpo() => Align((sft, reward, rows, rewards) => new Grpo(
+        sft.Model, reward.Model, spec.Grpo ?? new GrpoSpec(), RolloutPrompts(rows),
+        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards));
+
+    private StageWork Dpo() => Align((sft, reward, rows, rewards) => new Dpo(
+        sft.Model, reward.Model, spec.Dpo ?? new DpoSpec(), spec.Answers(),
+        [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)],
+        [.. OptionalRows(DatasetNames.Preferences, "validation").Select(rows.Preference)],
+        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards));
+
+    /// <summary>A preference method with what is the same around all of them: where it starts, what it makes, how it is validated.</summary>
+    private StageWork Align(Func<LoadedModel, LoadedModel, RowTokenizer, RewardFunction, IPolicyMethod> build)
     {
         LoadedModel sft = Model(ModelRoles.Sft), reward = Model(ModelRoles.Reward);
         RowTokenizer rows = RowTokenizer(sft);
-        Row[] validation = [.. OptionalRows(DatasetNames.Prompts, "validation").Take(spec.Ppo.ValidationPrompts)];
+        Row[] validation = [.. OptionalRows(DatasetNames.Prompts, "validation").Take(spec.Answers().ValidationPrompts)];
         var rewards = RewardFunction.Create(spec.Rewards, () => reward.Model, spec.RunId!, Environment.GetEnvironmentVariable);
-        IReadOnlyList<Row> demonstrations = spec.Ppo.PtxCoefficient > 0 ? Rows(DatasetNames.Demonstrations, "train") : [];
-        var method = new Ppo(
-            sft.Model, reward.Model, spec.Ppo, [.. Rows(DatasetNames.Prompts, "train").Select(rows.PromptOnly)],
-            [.. demonstrations.Select(rows.Demonstration)], sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards);
+        IPolicyMethod method = build(sft, reward, rows, rewards);
         return new StageWork
         {
             Method = method,
             Rewards = rewards,
-            Model = new FinishedModel(ModelRoles.Ppo, folder => HuggingFaceFolder.Save(folder, method.Policy, sft.Tokenizer)),
+            Model = new FinishedModel(
+                Stages.Of(spec.Method), folder => HuggingFaceFolder.Save(folder, method.Policy, sft.Tokenizer)),
             Validate = () => Validation.OfPolicy(method, validation, rows),
             Owned = [sft, reward],
         };
     }
 
+    private TokenizedPrompt[] RolloutPrompts(RowTokenizer rows) => [.. Rows(DatasetNames.Prompts, "train").Select(rows.PromptOnly)];
+
     private StageWork Evaluate()
     {
         var method = new EvaluationJob(
-            spec.Evaluate, [.. job.Models.Keys],
+            spec.Evaluate, spec.Method, [.. job.Models.Keys],
             new EvaluationData
             {
                 Prompts = Rows(DatasetNames.Evaluation, "test"),

@@ -64,6 +64,6 @@ internal sealed class StageWork : IDisposable
 }
 
 /// <summary>A model that a stage makes.</summary>
-/// <param name="Role">Its role in the run: <c>base</c>, <c>sft</c>, <c>reward</c>, <c>ppo</c>.</param>
+/// <param name="Role">Its role in the run: <c>base</c>, <c>sft</c>, <c>reward</c>, or the method, such as <c>ppo</c>.</param>
 /// <param name="Write">Writes its Hugging Face folder.</param>
 internal sealed record FinishedModel(string Role, Action<string> Write);

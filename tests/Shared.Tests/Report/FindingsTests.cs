@@ -1,4 +1,5 @@
 using Rlhf.Report;
+using Rlhf.Spec;
 using Xunit;
 
 namespace Rlhf.Shared.Tests.Report;
@@ -83,8 +84,8 @@ public sealed class FindingsTests
     {
         Assert.Equal(
             "PPO raised the gold reward from 0.04 ± 0.06 (SFT) to 0.56 ± 0.05; over-optimisation set in after iteration 40 (KL 5.13); the model was not promoted.",
-            Findings.Summary(SampleReport.Evaluation(), SampleReport.Curve(), new PromotionReport(false, "no approval came in 72 h", null, null)));
-        Assert.Equal("The run succeeded.", Findings.Summary(null, [], null));
+            Findings.Summary(PreferenceMethod.Ppo, SampleReport.Evaluation(), SampleReport.Curve(), new PromotionReport(false, "no approval came in 72 h", null, null)));
+        Assert.Equal("The run succeeded.", Findings.Summary(PreferenceMethod.Ppo, null, [], null));
     }
 
     [Fact]

@@ -12,7 +12,7 @@ internal static class SampleReport
     {
         RunId = "sample-0001",
         State = RunStates.Succeeded,
-        Summary = Findings.Summary(Evaluation(), Curve(), Promoted),
+        Summary = Findings.Summary(PreferenceMethod.Ppo, Evaluation(), Curve(), Promoted),
         Spec = Spec,
         Stages =
         [

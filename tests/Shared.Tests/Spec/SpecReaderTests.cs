@@ -25,6 +25,19 @@ public sealed class SpecReaderTests
     }
 
     [Fact]
+    public void Each_method_has_defaults_of_its_own_and_answers_as_it_samples()
+    {
+        RunSpec dpo = SpecReader.Read(With(Minimal, "method", "\"dpo\"")), grpo = SpecReader.Read(With(Minimal, "method", "\"grpo\""));
+
+        Assert.Null(dpo.Online());
+        Assert.Equal(new AnswerSampling(dpo.Evaluate.MaxNewTokens, dpo.Evaluate.Temperature, 128), dpo.Answers());
+        Assert.Equal(1e-4, new DpoSpec().LearningRate);
+        Assert.Equal(8, Assert.IsType<GrpoSpec>(grpo.Online()).GroupSize);
+        Assert.Equal(new AnswerSampling(24, 1, 128), grpo.Answers());
+        Assert.Equal(["data", "pretrain", "sft", "reward", "grpo", "evaluate", "promote"], Stages.All(grpo.Method));
+    }
+
+    [Fact]
     public void Comments_trailing_commas_nulls_of_optional_fields_and_a_schema_are_welcome()
     {
         RunSpec spec = SpecReader.Read("""
@@ -38,10 +51,15 @@ public sealed class SpecReaderTests
         Assert.Null(spec.RunId);
     }
 
-    [Fact]
-    public void What_was_read_comes_back_the_same_when_written_and_read_again()
+    [Theory]
+    [InlineData("ppo")]
+    [InlineData("dpo")]
+    [InlineData("rloo")]
+    [InlineData("grpo")]
+    public void What_was_read_comes_back_the_same_when_written_and_read_again(string method)
     {
-        string once = JsonSerializer.Serialize(SpecReader.Read(Scratch), RlhfJson.Indented);
+        string given = With(With(Scratch, "method", $"\"{method}\""), method, "{}");
+        string once = JsonSerializer.Serialize(SpecReader.Read(given), RlhfJson.Indented);
 
         Assert.Equal(once, JsonSerializer.Serialize(SpecReader.Read(once), RlhfJson.Indented));
     }
@@ -57,7 +75,7 @@ public sealed class SpecReaderTests
     [InlineData("seeds", "1", "seeds", "is not a field of the spec. Did you mean 'seed'?")]
     [InlineData("Name", "\"x\"", "Name", "Did you mean 'name'?")]
     [InlineData("ppo", """{"clip_range":0.1}""", "ppo.clip_range", "Did you mean 'clipRange'?")]
-    [InlineData("ppo", """{"zzzzzz":1}""", "ppo.zzzzzz", "Known: iterations, iterationsPerSlice, episodes")]
+    [InlineData("ppo", """{"zzzzzz":1}""", "ppo.zzzzzz", "Known: criticLearningRate, valueClipRange, gamma")]
     [InlineData("name", "5", "name", "must be a string, not 5")]
     [InlineData("name", "null", "name", "must be a string, not null")]
     [InlineData("name", "\"Not OK\"", "name", "must be 1 to 48 lower-case letters, digits and hyphens")]
@@ -95,6 +113,16 @@ public sealed class SpecReaderTests
     [InlineData("ppo", """{"episodes":8,"minibatchSize":16}""", "ppo.minibatchSize", "must be at most ppo.episodes (8)")]
     [InlineData("ppo", """{"episodes":4,"minibatchSize":4}""", "ppo.episodes", "must be at least 8 to whiten advantages")]
     [InlineData("ppo", """{"validationPrompts":0}""", "ppo.validationPrompts", "must be above 0", "guard", """{"metric":"goldReward"}""")]
+    [InlineData("method", "\"PPO\"", "method", "must be one of 'ppo', 'dpo', 'rloo', 'grpo', not \"PPO\"")]
+    [InlineData("dpo", "{}", "dpo", "would not be read: method is 'ppo'; remove the section, or set method to 'dpo'")]
+    [InlineData("ppo", """{"gamma":0.9}""", "ppo", "would not be read: method is 'dpo'", "method", "\"dpo\"")]
+    [InlineData("grpo", "{}", "grpo", "would not be read: method is 'rloo'", "method", "\"rloo\"")]
+    [InlineData("rloo", """{"episodes":30}""", "rloo.episodes", "must be a multiple of rloo.groupSize (4)", "method", "\"rloo\"")]
+    [InlineData("grpo", """{"groupSize":6}""", "grpo.episodes", "must be a multiple of grpo.groupSize (6)", "method", "\"grpo\"")]
+    [InlineData("grpo", """{"minibatchSize":65}""", "grpo.minibatchSize", "must be at most grpo.episodes (64)", "method", "\"grpo\"")]
+    [InlineData("dpo", """{"loss":"hinge"}""", "dpo.loss", "must be one of 'sigmoid', 'ipo'", "method", "\"dpo\"")]
+    [InlineData("dpo", """{"loss":"ipo","labelSmoothing":0.1}""", "dpo.labelSmoothing", "is for loss 'sigmoid'", "method", "\"dpo\"")]
+    [InlineData("guard", """{"maxKl":5}""", "guard", "is for methods that train in slices", "method", "\"dpo\"")]
     [InlineData("evaluate", """{"bestOf":[1]}""", "evaluate.bestOf[0]", "must be from 2 to 1024")]
     public void A_contradiction_is_named(string field, string value, string path, string message, string? other = null, string otherValue = "") =>
         Refused(other is null ? With(Minimal, field, value) : With(With(Minimal, field, value), other, otherValue), path, message);

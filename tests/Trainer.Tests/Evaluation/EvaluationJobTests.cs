@@ -97,7 +97,7 @@ public sealed class EvaluationJobTests
         };
         var model = new ModelSpec { ChatTemplate = ChatTemplateName.Plain, MaxPromptTokens = 24, MaxCompletionTokens = 12 };
         return new EvaluationJob(
-            Spec, Roles, change is null ? data : change(data),
+            Spec, PreferenceMethod.Ppo, Roles, change is null ? data : change(data),
             loaded => new RowTokenizer(loaded.Tokenizer, model, loaded.Config.MaxPositions, Spec.MaxNewTokens), Load, seed: 3);
     }
 

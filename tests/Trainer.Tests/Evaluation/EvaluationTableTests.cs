@@ -62,7 +62,7 @@ public sealed class EvaluationTableTests
         Row[] plain = [.. Prompts.Select(row => row with { Truth = null })];
 
         EvaluationReport report = EvaluationTable.Build(
-            new EvaluateSpec { BestOf = [] }, new EvaluationData { Prompts = plain }, Results(("sft", Right)));
+            new EvaluateSpec { BestOf = [] }, PreferenceMethod.Ppo, new EvaluationData { Prompts = plain }, Results(("sft", Right)));
 
         Assert.Equal(["proxy_reward", "kl", "response_length", "eos_rate"], report.Table.Select(row => row.Metric));
         Assert.All(report.Table, row => Assert.Equal(4, row.N));
@@ -93,7 +93,7 @@ public sealed class EvaluationTableTests
         ];
 
         EvaluationReport report = EvaluationTable.Build(
-            new EvaluateSpec { BestOf = [4] }, new EvaluationData { Prompts = prompts }, Results(("sft", draws)));
+            new EvaluateSpec { BestOf = [4] }, PreferenceMethod.Ppo, new EvaluationData { Prompts = prompts }, Results(("sft", draws)));
 
         Assert.Contains("over-optimises", Assert.Single(report.Notes), StringComparison.Ordinal);
     }
@@ -132,7 +132,7 @@ public sealed class EvaluationTableTests
     private static Answer A(string text, double proxy) => new(text, Tokens: 5, Ended: true, proxy);
 
     private static EvaluationReport Build(params IEnumerable<(string Set, Answer[] Answers)> sets) => EvaluationTable.Build(
-        new EvaluateSpec { BestOf = [2], Samples = 4 }, new EvaluationData { Prompts = Prompts },
+        new EvaluateSpec { BestOf = [2], Samples = 4 }, PreferenceMethod.Ppo, new EvaluationData { Prompts = Prompts },
         Results([.. sets.Select(set => (set.Set, Draws(set.Set == "sft" ? 2 : 1, set.Answers)))]));
 
     private static EvaluationResults Results(params (string Set, Answer[] Answers)[] sets) =>

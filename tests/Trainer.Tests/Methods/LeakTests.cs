@@ -22,7 +22,16 @@ public class LeakTests
         using var ppo = new Ppo(
             model, scoring, new PpoSpec { Episodes = 8, MinibatchSize = 4, MaxNewTokens = 3, PtxCoefficient = 0.1 },
             Toy.TokenizedPrompts, Toy.Demonstrations, Toy.Tokenizer, seed: 1);
-        ITrainingMethod[] methods = [reward, ppo, sft]; // SFT last: it moves the weights of PPO's reference
+        using var dpo = new Dpo(
+            model, scoring, new DpoSpec { BatchSize = 4 }, new AnswerSampling(3, 1, 4), Toy.Preferences, Toy.Preferences,
+            Toy.Tokenizer, seed: 1);
+        using var rloo = new Rloo(
+            model, scoring, new RlooSpec { Episodes = 8, MinibatchSize = 4, MaxNewTokens = 3, GroupSize = 2 },
+            Toy.TokenizedPrompts, Toy.Tokenizer, seed: 1);
+        using var grpo = new Grpo(
+            model, scoring, new GrpoSpec { Episodes = 8, MinibatchSize = 4, MaxNewTokens = 3, GroupSize = 2 },
+            Toy.TokenizedPrompts, Toy.Tokenizer, seed: 1);
+        ITrainingMethod[] methods = [reward, ppo, dpo, rloo, grpo, sft]; // SFT last: it moves the weights of the references
         foreach (ITrainingMethod method in methods)
         {
             StepAndMeasure(method);

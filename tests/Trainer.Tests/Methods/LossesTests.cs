@@ -1,3 +1,4 @@
+using Rlhf.Spec;
 using Rlhf.Trainer.Methods;
 using TorchSharp;
 using Xunit;
@@ -290,7 +291,7 @@ public class LossesTests
                 "dr_grpo" => TokenAggregation.FixedLength,
                 _ => TokenAggregation.TokenMean,
             };
-            Tensor loss = Losses.GroupPolicy(
+            (Tensor loss, _, _, _) = Losses.GroupPolicy(
                 logProbs, c.Tensor("old_per_token_logps", type), c.Tensor("ref_per_token_logps", type), c.Tensor("advantages", type),
                 c.Tensor("mask", type), c.Number("epsilon_low"), c.Number("epsilon_high"), c.Number("beta"), aggregation,
                 (long)c.Number("max_completion_length"));

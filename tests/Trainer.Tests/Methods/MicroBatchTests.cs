@@ -51,16 +51,9 @@ public class MicroBatchTests
     public void The_reward_model_takes_the_same_step(int microBatch) => AssertSameStep(
         size =>
         {
-            // From 2 to 5 completions a prompt, with ties: prompts count the same, pairs do not.
-            TokenizedPreference[] rows =
-            [
-                .. Prompts.Select((prompt, i) => new TokenizedPreference(
-                    "r", "", prompt, [.. Enumerable.Range(0, 2 + i % 4).Select(k => Completions[(i + k) % 8])],
-                    [.. Enumerable.Range(0, 2 + i % 4).Select(k => Math.Min(k, 3))])),
-            ];
             RewardSpec spec = new() { Epochs = 1, BatchSize = 8, MaxGradientNorm = 0, CentreCoefficient = 0.1 };
             Transformer sft = Toy.Model();
-            return (new RewardModel(sft, spec, rows, [], [], Toy.Tokenizer, 1, size), [sft]);
+            return (new RewardModel(sft, spec, UnevenRankings(), [], [], Toy.Tokenizer, 1, size), [sft]);
         },
         "reward", microBatch);
 
@@ -78,10 +71,56 @@ public class MicroBatchTests
                 MissingEos = MissingEosMode.None,
             };
             Transformer sft = Toy.Model(), reward = Transformer.WithScoreHead(sft, 3);
-            TokenizedPrompt[] prompts = [.. Prompts.Select(prompt => new TokenizedPrompt("p", prompt))];
-            return (new Ppo(sft, reward, spec, prompts, Demonstrations, Toy.Tokenizer, 1, size), [sft, reward]);
+            return (new Ppo(sft, reward, spec, PromptRows(), Demonstrations, Toy.Tokenizer, 1, size), [sft, reward]);
         },
         part, microBatch);
+
+    [Theory]
+    [InlineData(4, PreferenceLossKind.Sigmoid)]
+    [InlineData(1, PreferenceLossKind.Sigmoid)]
+    [InlineData(3, PreferenceLossKind.Ipo)]
+    public void Dpo_takes_the_same_step(int microBatch, PreferenceLossKind loss) => AssertSameStep(
+        size =>
+        {
+            DpoSpec spec = new() { Epochs = 1, BatchSize = 8, MaxGradientNorm = 0, Loss = loss };
+            Transformer sft = Toy.Model(), reward = Transformer.WithScoreHead(sft, 3);
+            return (new Dpo(sft, reward, spec, new AnswerSampling(4, 1, 0), UnevenRankings(), [], Toy.Tokenizer, 1, size), [sft, reward]);
+        },
+        "policy", microBatch);
+
+    [Theory]
+    [InlineData(4)]
+    [InlineData(1)]
+    public void Rloo_takes_the_same_step(int microBatch) => AssertSameStep(
+        size =>
+        {
+            RlooSpec spec = new()
+            {
+                Iterations = 1, Episodes = 16, GroupSize = 2, MinibatchSize = 8, Epochs = 1, MaxNewTokens = 24, MaxGradientNorm = 0,
+                MissingEos = MissingEosMode.None,
+            };
+            Transformer sft = Toy.Model(), reward = Transformer.WithScoreHead(sft, 3);
+            return (new Rloo(sft, reward, spec, PromptRows(), Toy.Tokenizer, 1, size), [sft, reward]);
+        },
+        "policy", microBatch);
+
+    [Theory]
+    [InlineData(4, TokenAggregation.SequenceMean)]
+    [InlineData(1, TokenAggregation.SequenceMean)]
+    [InlineData(3, TokenAggregation.TokenMean)]
+    [InlineData(3, TokenAggregation.FixedLength)]
+    public void Grpo_takes_the_same_step(int microBatch, TokenAggregation aggregation) => AssertSameStep(
+        size =>
+        {
+            GrpoSpec spec = new()
+            {
+                Iterations = 1, Episodes = 16, GroupSize = 4, MinibatchSize = 8, Epochs = 1, MaxNewTokens = 24, MaxGradientNorm = 0,
+                MissingEos = MissingEosMode.None, Aggregation = aggregation,
+            };
+            Transformer sft = Toy.Model(), reward = Transformer.WithScoreHead(sft, 3);
+            return (new Grpo(sft, reward, spec, PromptRows(), Toy.Tokenizer, 1, size), [sft, reward]);
+        },
+        "policy", microBatch);
 
     [Fact]
     public void A_mean_of_means_would_be_noticed()
@@ -184,6 +223,16 @@ public class MicroBatchTests
         }));
         Assert.Equal(1, calls);
     }
+
+    /// <summary>From 2 to 5 completions a prompt, with ties: prompts count the same, pairs do not.</summary>
+    private static TokenizedPreference[] UnevenRankings() =>
+    [
+        .. Prompts.Select((prompt, i) => new TokenizedPreference(
+            "r", "", prompt, [.. Enumerable.Range(0, 2 + i % 4).Select(k => Completions[(i + k) % 8])],
+            [.. Enumerable.Range(0, 2 + i % 4).Select(k => Math.Min(k, 3))])),
+    ];
+
+    private static TokenizedPrompt[] PromptRows() => [.. Prompts.Select(prompt => new TokenizedPrompt("p", prompt))];
 
     private static (ITrainingMethod Method, Transformer[] Owned) Sft(int? size) => Sft(Demonstrations, size);
 

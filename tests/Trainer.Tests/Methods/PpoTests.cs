@@ -41,7 +41,7 @@ public sealed class PpoTests(PpoTests.Trained trained) : IClassFixture<PpoTests.
         Assert.True(metrics[^1]["val/explained_variance"] > metrics[0]["val/explained_variance"]);
         Assert.Equal(Spec.KlCoefficient, metrics[^1]["objective/kl_coef"]);
 
-        var validation = ppo.Validate(Toy.TokenizedPrompts);
+        ValidationAnswers validation = ppo.Validate(Toy.TokenizedPrompts);
         Assert.Equal(32, validation.Episodes.Count);
         Assert.True(validation.Kl.Average() > 0.05);
         Assert.True(validation.Scores.Average() > first);
@@ -187,7 +187,8 @@ public sealed class PpoTests(PpoTests.Trained trained) : IClassFixture<PpoTests.
 
     private IReadOnlyDictionary<string, double> Check(Transformer policy, Transformer reference, ITokenizer? tokenizer = null) =>
         Preflight.Check(
-            policy, reference, trained.Reward, [.. Toy.TokenizedPrompts.Select(p => p.Prompt)], Spec, tokenizer ?? Toy.Tokenizer, seed: 1);
+            Stages.Ppo, policy, reference, trained.Reward, [.. Toy.TokenizedPrompts.Select(p => p.Prompt)], Spec.MaxNewTokens, Spec.Temperature,
+            tokenizer ?? Toy.Tokenizer, seed: 1);
 
     /// <summary>An SFT model that half knows the task, and a reward model for it; made once.</summary>
     public sealed class Trained : IDisposable

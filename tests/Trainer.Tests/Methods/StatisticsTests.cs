@@ -179,8 +179,11 @@ public class StatisticsTests
     public void LeaveOneOut_equals_TRL() =>
         Parity.Each("group_advantages.json", "trl.rloo (HEAD)", c =>
         {
-            Tensor rewards = c.Tensor("out.rewards_minus_kl").reshape(-1, (long)c.Number("num_generations"));
-            Parity.Close(c.Tensor("out.advantages"), Advantages.LeaveOneOut(rewards).flatten(), 1e-12);
+            Tensor kl = c.Tensor("kl_per_token");
+            Tensor rewards = Advantages.Penalised(c.Tensor("rewards"), kl, ones_like(kl), c.Number("beta"));
+            Parity.Close(c.Tensor("out.rewards_minus_kl"), rewards, 1e-12);
+            Tensor groups = rewards.reshape(-1, (long)c.Number("num_generations"));
+            Parity.Close(c.Tensor("out.advantages"), Advantages.LeaveOneOut(groups).flatten(), 1e-12);
         });
 
     [Fact]

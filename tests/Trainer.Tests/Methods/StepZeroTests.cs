@@ -26,7 +26,8 @@ public sealed class StepZeroTests
     {
         using Transformer policy = Families.Load(name, Tokenizer.VocabularySize), reference = policy.Clone();
         using Transformer reward = Transformer.WithScoreHead(policy, seed: 3);
-        IReadOnlyDictionary<string, double> measured = Preflight.Check(policy, reference, reward, Prompts(), Spec, Tokenizer, seed: 5);
+        IReadOnlyDictionary<string, double> measured = Preflight.Check(
+            Stages.Ppo, policy, reference, reward, Prompts(), Spec.MaxNewTokens, Spec.Temperature, Tokenizer, seed: 5);
         Assert.InRange(measured["preflight/ratio_error"], 0, 1e-6);
         Assert.Equal(0, measured["preflight/kl_error"]);
         Assert.InRange(measured["preflight/policy_pad_error"], 0, Padding);

@@ -24,6 +24,13 @@ public sealed class RewardFunction : IDisposable
     /// <param name="model">Gives the reward model; it stays the caller's.</param>
     public static RewardFunction OfModel(Func<Transformer> model) => new([new Term(null, 1, new ModelReward(model))]);
 
+    /// <summary>The given function, or where there is none the reward model alone.</summary>
+    /// <exception cref="ArgumentException">There is neither.</exception>
+    public static RewardFunction OrModel(RewardFunction? rewards, Transformer? model) => rewards
+        ?? (model is null
+            ? throw new ArgumentException("Neither a reward model nor another reward scores the responses.", nameof(model))
+            : OfModel(() => model));
+
     /// <summary>The sources that a spec names.</summary>
     /// <param name="sources">From <see cref="RunSpec.Rewards"/>; where there are none, the reward model alone scores.</param>
     /// <param name="model">Gives the reward model, where a source asks for it; it stays the caller's.</param>

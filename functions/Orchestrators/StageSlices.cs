@@ -6,12 +6,15 @@ using Rlhf.Spec;
 
 namespace Rlhf.Functions.Orchestrators;
 
-/// <summary>The input of <see cref="PpoSlices"/>, and its state from slice to slice.</summary>
-public sealed record PpoSlicesInput
+/// <summary>The input of <see cref="StageSlices"/>, and its state from slice to slice.</summary>
+public sealed record StageSlicesInput
 {
     public required JobOrder Order { get; init; }
 
-    public required PpoSpec Ppo { get; init; }
+    /// <summary>Iterations of the whole stage.</summary>
+    public required int Iterations { get; init; }
+
+    public required int IterationsPerSlice { get; init; }
 
     public required GuardSpec Guard { get; init; }
 
@@ -22,7 +25,7 @@ public sealed record PpoSlicesInput
     public int Iteration { get; init; }
 
     /// <summary>The slice whose model is kept so far.</summary>
-    public PpoSlice? Best { get; init; }
+    public StageSlice? Best { get; init; }
 
     /// <summary>Slices since <see cref="Best"/>.</summary>
     public int SlicesSinceBest { get; init; }
@@ -32,21 +35,22 @@ public sealed record PpoSlicesInput
 /// <param name="Iteration">The iteration it ended at.</param>
 /// <param name="Metrics">Its figures on validation prompts.</param>
 /// <param name="Models">Its model, finished and fit for use.</param>
-public sealed record PpoSlice(int Iteration, IReadOnlyDictionary<string, double> Metrics, IReadOnlyDictionary<string, ModelRef> Models);
+public sealed record StageSlice(int Iteration, IReadOnlyDictionary<string, double> Metrics, IReadOnlyDictionary<string, ModelRef> Models);
 
 /// <summary>
-/// PPO as a chain of jobs of K iterations. Between two of them the decisions are taken here, from recorded results: go on, stop because the
-/// policy has drifted too far (KL) or the watched reward no longer rises, and which slice's model to keep. One generation per slice.
-/// Instance id: <c>{runId}:ppo</c>.
+/// An online method (PPO, RLOO, GRPO) as a chain of jobs of K iterations. Between two of them the decisions are taken here, from recorded
+/// results: go on, stop because the policy has drifted too far (KL) or the watched reward no longer rises, and which slice's model to keep.
+/// One generation per slice.
+/// Instance id: <c>{runId}:{stage}</c>.
 /// </summary>
-public static class PpoSlices
+public static class StageSlices
 {
-    /// <summary>Drives the present slice, decides, and continues as new until PPO is over.</summary>
-    [Function(nameof(PpoSlices))]
-    public static async Task<StageOutcome?> RunAsync([OrchestrationTrigger] TaskOrchestrationContext context, PpoSlicesInput input)
+    /// <summary>Drives the present slice, decides, and continues as new until the stage is over.</summary>
+    [Function(nameof(StageSlices))]
+    public static async Task<StageOutcome?> RunAsync([OrchestrationTrigger] TaskOrchestrationContext context, StageSlicesInput input)
     {
-        ILogger logger = context.CreateReplaySafeLogger(nameof(PpoSlices));
-        int until = Math.Min(input.Iteration + input.Ppo.IterationsPerSlice, input.Ppo.Iterations);
+        ILogger logger = context.CreateReplaySafeLogger(nameof(StageSlices));
+        int until = Math.Min(input.Iteration + input.IterationsPerSlice, input.Iterations);
         JobOrder slice = input.Order with { Job = input.Order.Job with { UntilStep = until } };
         JobWatch watch = await JobDriver.DriveAsync(context, slice, input.Watch);
         if (watch.End is not { } end)
@@ -59,8 +63,8 @@ public static class PpoSlices
         if (end.State is not (JobState.Succeeded or JobState.SliceDone))
             return outcome;
 
-        var done = new PpoSlice(until, outcome.Metrics, outcome.Models);
-        (PpoSlice? best, int since, string? stop) = Decide(input, done);
+        var done = new StageSlice(until, outcome.Metrics, outcome.Models);
+        (StageSlice? best, int since, string? stop) = Decide(input, done);
         logger.LogInformation(
             "{Instance}: iteration {Iteration}, kl {Kl}: {Decision}",
             context.InstanceId, until, Figure(done, DecisionMetrics.Kl), stop ?? "on");
@@ -70,7 +74,7 @@ public static class PpoSlices
             return outcome with { State = StageStates.Failed, Error = error };
         }
 
-        if (stop is null && end.State == JobState.SliceDone && until < input.Ppo.Iterations)
+        if (stop is null && end.State == JobState.SliceDone && until < input.Iterations)
         {
             context.ContinueAsNew(input with { Watch = watch.NextSlice(), Iteration = until, Best = best, SlicesSinceBest = since });
             return null;
@@ -91,16 +95,17 @@ public static class PpoSlices
     /// <summary>
     /// Keeps the better of two slices and applies the guard. No best at all means that not even the first slice was acceptable.
     /// </summary>
-    internal static (PpoSlice? Best, int SlicesSinceBest, string? Stop) Decide(PpoSlicesInput input, PpoSlice done)
+    internal static (StageSlice? Best, int SlicesSinceBest, string? Stop) Decide(StageSlicesInput input, StageSlice done)
     {
         GuardSpec guard = input.Guard;
+        string stage = input.Order.Stage;
         if (guard.MaxKl is { } maxKl && !(Figure(done, DecisionMetrics.Kl) <= maxKl))
         {
             string drift = $"the KL from the SFT model is {Figure(done, DecisionMetrics.Kl):0.###} nats per sequence "
                 + $"at iteration {done.Iteration}; guard.maxKl is {maxKl:0.###}";
             return input.Best is null
                 ? (null, 0, $"{drift}, and no slice before it could be kept. "
-                    + "Lower ppo.learningRate or ppo.iterationsPerSlice, or raise ppo.klCoefficient or guard.maxKl.")
+                    + $"Lower {stage}.learningRate or {stage}.iterationsPerSlice, or raise {stage}.klCoefficient or guard.maxKl.")
                 : (input.Best, input.SlicesSinceBest + 1, $"{drift}. The model of iteration {input.Best.Iteration} is kept.");
         }
 
@@ -122,5 +127,5 @@ public static class PpoSlices
     }
 
     /// <summary>A figure of a slice; not a number where the trainer reported none, which no guard accepts.</summary>
-    private static double Figure(PpoSlice slice, string metric) => slice.Metrics.GetValueOrDefault(metric, double.NaN);
+    private static double Figure(StageSlice slice, string metric) => slice.Metrics.GetValueOrDefault(metric, double.NaN);
 }

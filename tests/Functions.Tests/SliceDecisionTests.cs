@@ -5,13 +5,13 @@ using Xunit;
 
 namespace Rlhf.Functions.Tests;
 
-/// <summary>The guard's rules between two slices of PPO.</summary>
-public sealed class PpoDecisionTests
+/// <summary>The guard's rules between two slices of an online method.</summary>
+public sealed class SliceDecisionTests
 {
     [Fact]
     public void Without_a_guard_the_newest_slice_is_kept()
     {
-        (PpoSlice? best, _, string? stop) = PpoSlices.Decide(Input(new GuardSpec(), Slice(2, kl: 1, gold: 5)), Slice(4, kl: 9, gold: 1));
+        (StageSlice? best, _, string? stop) = StageSlices.Decide(Input(new GuardSpec(), Slice(2, kl: 1, gold: 5)), Slice(4, kl: 9, gold: 1));
         Assert.Equal(4, best!.Iteration);
         Assert.Null(stop);
     }
@@ -20,7 +20,7 @@ public sealed class PpoDecisionTests
     public void A_kl_above_the_limit_stops_and_keeps_the_slice_before()
     {
         var guard = new GuardSpec { MaxKl = 3 };
-        (PpoSlice? best, _, string? stop) = PpoSlices.Decide(Input(guard, Slice(2, kl: 1)), Slice(4, kl: 3.5));
+        (StageSlice? best, _, string? stop) = StageSlices.Decide(Input(guard, Slice(2, kl: 1)), Slice(4, kl: 3.5));
         Assert.Equal(2, best!.Iteration);
         Assert.Contains("guard.maxKl is 3", stop, StringComparison.Ordinal);
     }
@@ -28,15 +28,15 @@ public sealed class PpoDecisionTests
     [Fact]
     public void A_kl_that_is_not_reported_does_not_pass_the_limit()
     {
-        var silent = new PpoSlice(4, new Dictionary<string, double>(), Models);
-        (_, _, string? stop) = PpoSlices.Decide(Input(new GuardSpec { MaxKl = 3 }, Slice(2, kl: 1)), silent);
+        var silent = new StageSlice(4, new Dictionary<string, double>(), Models);
+        (_, _, string? stop) = StageSlices.Decide(Input(new GuardSpec { MaxKl = 3 }, Slice(2, kl: 1)), silent);
         Assert.NotNull(stop);
     }
 
     [Fact]
     public void A_first_slice_above_the_limit_leaves_nothing_to_keep()
     {
-        (PpoSlice? best, _, string? stop) = PpoSlices.Decide(Input(new GuardSpec { MaxKl = 3 }, null), Slice(2, kl: 4));
+        (StageSlice? best, _, string? stop) = StageSlices.Decide(Input(new GuardSpec { MaxKl = 3 }, null), Slice(2, kl: 4));
         Assert.Null(best);
         Assert.Contains("Lower ppo.learningRate", stop, StringComparison.Ordinal);
     }
@@ -45,12 +45,12 @@ public sealed class PpoDecisionTests
     public void The_watched_reward_may_fall_for_less_than_the_patience()
     {
         var guard = new GuardSpec { Metric = GuardMetric.GoldReward, Patience = 2 };
-        PpoSlicesInput input = Input(guard, null);
+        StageSlicesInput input = Input(guard, null);
         int[] kept = [];
         string? stop = null;
         foreach ((int iteration, double gold) in new[] { (2, .1), (4, .3), (6, .2), (8, .4), (10, .3), (12, .35), (14, .9) })
         {
-            (PpoSlice? best, int since, stop) = PpoSlices.Decide(input, Slice(iteration, kl: 1, gold: gold));
+            (StageSlice? best, int since, stop) = StageSlices.Decide(input, Slice(iteration, kl: 1, gold: gold));
             input = input with { Best = best, SlicesSinceBest = since };
             kept = [.. kept, best!.Iteration];
             if (stop is not null)
@@ -65,14 +65,14 @@ public sealed class PpoDecisionTests
     public void A_watched_metric_that_is_missing_is_said()
     {
         var guard = new GuardSpec { Metric = GuardMetric.GoldReward };
-        (PpoSlice? best, _, string? stop) = PpoSlices.Decide(Input(guard, null), Slice(2, kl: 1, proxy: 3));
+        (StageSlice? best, _, string? stop) = StageSlices.Decide(Input(guard, null), Slice(2, kl: 1, proxy: 3));
         Assert.Null(best);
         Assert.Contains("reported no gold_reward", stop, StringComparison.Ordinal);
     }
 
     private static readonly Dictionary<string, ModelRef> Models = new() { [ModelRoles.Ppo] = new ModelRef("cas/ab/ab", "ab") };
 
-    private static PpoSlicesInput Input(GuardSpec guard, PpoSlice? best) => new()
+    private static StageSlicesInput Input(GuardSpec guard, StageSlice? best) => new()
     {
         Order = new JobOrder
         {
@@ -82,18 +82,19 @@ public sealed class PpoDecisionTests
             Trainer = new(),
             Budget = new(),
         },
-        Ppo = new PpoSpec(),
+        Iterations = 60,
+        IterationsPerSlice = 2,
         Guard = guard,
         Best = best,
     };
 
-    private static PpoSlice Slice(int iteration, double kl, double? gold = null, double? proxy = null)
+    private static StageSlice Slice(int iteration, double kl, double? gold = null, double? proxy = null)
     {
         var metrics = new Dictionary<string, double> { [DecisionMetrics.Kl] = kl };
         if (gold is { } judged)
             metrics[DecisionMetrics.GoldReward] = judged;
         if (proxy is { } scored)
             metrics[DecisionMetrics.ProxyReward] = scored;
-        return new PpoSlice(iteration, metrics, Models);
+        return new StageSlice(iteration, metrics, Models);
     }
 }

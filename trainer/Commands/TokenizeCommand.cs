@@ -40,7 +40,7 @@ internal static class TokenizeCommand
 
         if (Array.IndexOf(texts, null) is >= 0 and int missing)
             throw new CommandException($"{file.FullName}: element {missing} is null, not a string.");
-        ByteLevelBpe tokenizer = ByteLevelBpe.Load(folder.FullName);
+        ITokenizer tokenizer = TokenizerFolder.Load(folder.FullName);
         JsonOutput.Write(json => JsonOutput.WriteIds(json, texts.Select(t => tokenizer.Encode(t, allowSpecial))));
     }
 }

@@ -34,7 +34,7 @@ public static class ChatTemplate
         foreach ((string piece, bool special) in Pieces(prompt, template))
         {
             if (!special)
-                ids.AddRange(tokenizer.Encode(piece));
+                ids.AddRange(ids.Count == 0 ? tokenizer.Encode(piece) : tokenizer.EncodeContinuation(piece));
             else
                 ids.Add(tokenizer.IdOf(piece) ?? throw MissingToken(template, piece));
         }

@@ -43,13 +43,17 @@ public sealed class RowTokenizer
     public int[] Prompt(IReadOnlyList<Turn> prompt)
     {
         int[] ids = WholePrompt(prompt);
-        return ids.Length <= MaxPromptTokens ? ids : ids[^MaxPromptTokens..];
+        if (ids.Length <= MaxPromptTokens)
+            return ids;
+        return ids[0] == _tokenizer.StartId ? [ids[0], .. ids[^(MaxPromptTokens - 1)..]] : ids[^MaxPromptTokens..];
     }
 
-    /// <summary>The rendered prompt, however long; never empty.</summary>
+    /// <summary>The rendered prompt, however long, after the token that the model's texts begin with, where they do; never empty.</summary>
     public int[] WholePrompt(IReadOnlyList<Turn> prompt)
     {
         int[] ids = ChatTemplate.Encode(prompt, _template, _tokenizer);
+        if (_tokenizer.StartId is { } start && ids.FirstOrDefault(-1) != start)
+            ids = [start, .. ids];
         return ids.Length > 0 ? ids : [_tokenizer.EosId]; // an empty plain prompt: what a document begins after
     }
 
@@ -59,7 +63,7 @@ public sealed class RowTokenizer
     /// </summary>
     public int[] Completion(string completion)
     {
-        int[] ids = _tokenizer.Encode(ChatTemplate.Continuation(completion, _template));
+        int[] ids = _tokenizer.EncodeContinuation(ChatTemplate.Continuation(completion, _template));
         return ids.Length <= _maxCompletionTokens ? [.. ids, _tokenizer.EosId] : ids[.._maxCompletionTokens];
     }
 

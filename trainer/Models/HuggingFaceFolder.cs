@@ -32,7 +32,7 @@ public static class HuggingFaceFolder
         Transformer model = LoadModel(directory, device);
         try
         {
-            ByteLevelBpe tokenizer = ByteLevelBpe.Load(directory);
+            ITokenizer tokenizer = TokenizerFolder.Load(directory);
             if (tokenizer.VocabularySize > model.Config.VocabularySize)
             {
                 using Transformer small = model;

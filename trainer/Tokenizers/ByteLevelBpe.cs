@@ -79,6 +79,7 @@ public sealed class ByteLevelBpe : ITokenizer
         addedAll = all.Length > 0 ? SearchValues.Create(all, StringComparison.Ordinal) : null;
         EosId = ids[definition.Eos];
         PadId = ids[definition.Pad];
+        StartId = definition.Start is { } start ? ids[start] : null;
     }
 
     public int VocabularySize => names.Length;
@@ -86,6 +87,10 @@ public sealed class ByteLevelBpe : ITokenizer
     public int EosId { get; }
 
     public int PadId { get; }
+
+    public int? StartId { get; }
+
+    public bool PadIsNew => definition.PadIsNew;
 
     /// <summary>
     /// Trains a tokenizer on texts with GPT-2's pre-tokenizer. The same texts give the same tokenizer, in whatever order they come.
@@ -139,7 +144,12 @@ public sealed class ByteLevelBpe : ITokenizer
     public int? IdOf(string token) => ids.TryGetValue(token, out int id) ? id : null;
 
     /// <inheritdoc/>
-    public int[] Encode(string text, bool allowSpecial = false)
+    public int[] Encode(string text, bool allowSpecial = false) => Encode(text, allowSpecial, definition.AddPrefixSpace);
+
+    /// <inheritdoc/>
+    public int[] EncodeContinuation(string text) => Encode(text, allowSpecial: false, prefix: false);
+
+    private int[] Encode(string text, bool allowSpecial, bool prefix)
     {
         ArgumentNullException.ThrowIfNull(text);
         var result = new List<int>(text.Length / 3 + 1);
@@ -147,13 +157,13 @@ public sealed class ByteLevelBpe : ITokenizer
         ReadOnlySpan<char> rest = text;
         while (added is not null && rest.IndexOfAny(added) is >= 0 and int at)
         {
-            EncodePlain(rest[..at], result);
-            AddedToken token = AddedTokenAt(rest[at..], allowSpecial);
+            EncodePlain(rest[..at], prefix, result);
+            AddedToken token = AddedToken.LongestAt(rest[at..], definition.AddedTokens, allowSpecial);
             result.Add(token.Id);
             rest = rest[(at + token.Content.Length)..];
         }
 
-        EncodePlain(rest, result);
+        EncodePlain(rest, prefix, result);
         return [.. result];
     }
 
@@ -171,24 +181,12 @@ public sealed class ByteLevelBpe : ITokenizer
         return Encoding.UTF8.GetString(buffer.WrittenSpan);
     }
 
-    private AddedToken AddedTokenAt(ReadOnlySpan<char> text, bool allowSpecial)
-    {
-        AddedToken? longest = null;
-        foreach (AddedToken token in definition.AddedTokens)
-        {
-            if ((allowSpecial || !token.Special) && text.StartsWith(token.Content, StringComparison.Ordinal)
-                && token.Content.Length > (longest?.Content.Length ?? 0)) longest = token;
-        }
-
-        return longest!;
-    }
-
-    private void EncodePlain(ReadOnlySpan<char> text, List<int> result)
+    private void EncodePlain(ReadOnlySpan<char> text, bool prefix, List<int> result)
     {
         if (text.IsEmpty) return;
         // Under invariant globalization .NET leaves decomposed characters as they are; nearly all text is composed already.
         if (definition.NormaliseToNfc) text = text.ToString().Normalize(NormalizationForm.FormC);
-        if (definition.AddPrefixSpace && !char.IsWhiteSpace(text[0])) text = string.Concat(" ", text);
+        if (prefix && !char.IsWhiteSpace(text[0])) text = string.Concat(" ", text);
         while (text.Length > 0)
         {
             int length = preTokenizer.NextLength(text);
@@ -272,9 +270,6 @@ public sealed class ByteLevelBpe : ITokenizer
     }
 }
 
-/// <summary>A token outside the merges, found in the text as it stands; a special one is a control token.</summary>
-internal sealed record AddedToken(int Id, string Content, bool Special);
-
 /// <summary>What the tokenizer files say.</summary>
 internal sealed record BpeDefinition
 {
@@ -287,6 +282,12 @@ internal sealed record BpeDefinition
     public required PreTokenizer PreTokenizer { get; init; }
     public required string Eos { get; init; }
     public required string Pad { get; init; }
+
+    /// <summary>The files had no padding token but the end token.</summary>
+    public bool PadIsNew { get; init; }
+
+    /// <summary>The token before a text; null where the model takes none.</summary>
+    public string? Start { get; init; }
 
     /// <summary>A space is put before a text that does not start with one.</summary>
     public bool AddPrefixSpace { get; init; }

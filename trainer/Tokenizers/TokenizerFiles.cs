@@ -8,10 +8,6 @@ namespace Rlhf.Trainer.Tokenizers;
 /// <summary>Hugging Face's tokenizer files: tokenizer.json or vocab.json + merges.txt, and tokenizer_config.json beside them.</summary>
 internal static class TokenizerFiles
 {
-    private const string PadName = "<|pad|>";
-    private static readonly string[] UsualEos = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<|im_end|>", "<eos>"];
-    private static readonly string[] UsualPad = [PadName, "<pad>", "[PAD]", "<|finetune_right_pad_id|>"];
-
     private static readonly JsonSerializerOptions Readable =
         new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
@@ -21,7 +17,7 @@ internal static class TokenizerFiles
         string vocabularyFile = Path.Combine(directory, "vocab.json");
         if (File.Exists(tokenizerFile)) return ReadTokenizerJson(directory, tokenizerFile);
         if (File.Exists(vocabularyFile)) return ReadVocabularyAndMerges(directory, vocabularyFile);
-        throw new ModelFormatException(directory, "holds no tokenizer: neither tokenizer.json nor vocab.json with merges.txt is there.");
+        throw new ModelFormatException(directory, "holds no tokenizer: neither tokenizer.json, tokenizer.model nor vocab.json with merges.txt is there.");
     }
 
     public static void Write(BpeDefinition definition, string[] names, string directory)
@@ -70,8 +66,12 @@ internal static class TokenizerFiles
         config["pad_token"] = definition.Pad;
         config["clean_up_tokenization_spaces"] = false;
         config.Remove("added_tokens_decoder"); // tokenizer.json has them
-        File.WriteAllText(Path.Combine(directory, "tokenizer_config.json"), config.ToJsonString(Readable) + "\n");
+        WriteConfig(config, directory);
     }
+
+    /// <summary>Writes tokenizer_config.json.</summary>
+    public static void WriteConfig(JsonObject config, string directory) =>
+        File.WriteAllText(Path.Combine(directory, "tokenizer_config.json"), config.ToJsonString(Readable) + "\n");
 
     private static BpeDefinition ReadTokenizerJson(string directory, string file)
     {
@@ -81,7 +81,7 @@ internal static class TokenizerFiles
         if (type is not (null or "BPE"))
             throw new ModelFormatException(file, $"a tokenizer of type '{type}' is not supported; byte-level BPE is.");
         if (model["byte_fallback"] is JsonValue fallback && fallback.TryGetValue(out bool falls) && falls)
-            throw new ModelFormatException(file, "a SentencePiece tokenizer (byte_fallback) is not supported; byte-level BPE is.");
+            throw new ModelFormatException(file, "is a SentencePiece tokenizer in tokenizer.json's form, which is not read; put the model's tokenizer.model beside it.");
 
         Dictionary<string, int> vocabulary = ReadVocabulary(model["vocab"], file);
         var merges = new List<(string, string)>();
@@ -118,7 +118,7 @@ internal static class TokenizerFiles
             Pad = "",
             TokenizerFile = root,
         };
-        return WithEndAndPadding(definition, directory);
+        return WithSpecialTokens(definition, directory);
     }
 
     private static BpeDefinition ReadVocabularyAndMerges(string directory, string vocabularyFile)
@@ -137,15 +137,10 @@ internal static class TokenizerFiles
         }
 
         Dictionary<string, int> vocabulary = ReadVocabulary(JsonFile.ReadObject(vocabularyFile), vocabularyFile);
-        string addedFile = Path.Combine(directory, "added_tokens.json");
-        List<AddedToken> added = File.Exists(addedFile)
-            ? [.. ReadVocabulary(JsonFile.ReadObject(addedFile), addedFile).Select(t => new AddedToken(t.Value, t.Key, Special: true))]
-            : [];
         // The control tokens of these files are those that no byte names can spell, and the end token.
-        added.AddRange(vocabulary
-            .Where(v => UsualEos.Contains(v.Key) || UsualPad.Contains(v.Key))
-            .Select(v => new AddedToken(v.Value, v.Key, Special: true)));
-        return WithEndAndPadding(
+        AddedToken[] added =
+            [.. vocabulary.Where(v => SpecialTokens.IsUsual(v.Key)).Select(v => new AddedToken(v.Value, v.Key, Special: true))];
+        return WithSpecialTokens(
             new BpeDefinition
             {
                 Source = vocabularyFile,
@@ -159,51 +154,18 @@ internal static class TokenizerFiles
             directory);
     }
 
-    /// <summary>
-    /// Finds the end and the padding token: tokenizer_config.json, special_tokens_map.json, config.json, then the usual names. A padding
-    /// token that would be the end token is replaced by one of its own, added behind the vocabulary.
-    /// </summary>
-    private static BpeDefinition WithEndAndPadding(BpeDefinition definition, string directory)
+    private static BpeDefinition WithSpecialTokens(BpeDefinition definition, string directory)
     {
-        JsonObject tokenizerConfig = ReadIfPresent(directory, "tokenizer_config.json");
-        JsonObject map = ReadIfPresent(directory, "special_tokens_map.json");
-        JsonObject config = ReadIfPresent(directory, "config.json");
-        var ids = new Dictionary<string, int>(definition.Vocabulary);
-        foreach (AddedToken token in definition.AddedTokens) ids[token.Content] = token.Id;
-
-        string? eos = Named("eos_token") ?? ById("eos_token_id") ?? UsualEos.FirstOrDefault(ids.ContainsKey)
-            ?? throw new ModelFormatException(directory, "no end token is named; give 'eos_token' in tokenizer_config.json.");
-        string? pad = Named("pad_token");
-        if (pad is null || pad == eos) pad = ById("pad_token_id");
-        if (pad is null || pad == eos) pad = UsualPad.FirstOrDefault(ids.ContainsKey);
-
-        List<AddedToken> added = [.. definition.AddedTokens];
-        foreach (string? token in (string?[])[eos, pad])
+        SpecialTokens special = SpecialTokens.Read(directory, definition.Vocabulary, definition.AddedTokens, startsByDefault: false);
+        return definition with
         {
-            if (token is not null && added.All(t => t.Content != token)) added.Add(new AddedToken(ids[token], token, Special: true));
-        }
-
-        if (pad is null)
-        {
-            pad = PadName;
-            added.Add(new AddedToken(ids.Values.Max() + 1, pad, Special: true));
-        }
-
-        return definition with { Eos = eos, Pad = pad, AddedTokens = added, ConfigFile = tokenizerConfig };
-
-        string? Named(string field)
-        {
-            JsonNode? value = tokenizerConfig[field] ?? map[field];
-            string? name = Text(value) ?? Text((value as JsonObject)?["content"]);
-            return name is not null && ids.ContainsKey(name) ? name : null;
-        }
-
-        string? ById(string field)
-        {
-            JsonNode? value = config[field] is JsonArray { Count: > 0 } several ? several[0] : config[field];
-            int? id = Number(value);
-            return id is null ? null : ids.Where(t => t.Value == id).Select(t => t.Key).FirstOrDefault();
-        }
+            Eos = special.Eos,
+            Pad = special.Pad,
+            PadIsNew = special.PadIsNew,
+            Start = special.Start,
+            AddedTokens = special.Added,
+            ConfigFile = special.ConfigFile,
+        };
     }
 
     private static (PreTokenizer PreTokenizer, bool AddPrefixSpace) ReadPreTokenizer(JsonNode? node, string file)
@@ -287,12 +249,6 @@ internal static class TokenizerFiles
         }
 
         return vocabulary.Count > 0 ? vocabulary : throw new ModelFormatException(file, "the vocabulary is empty.");
-    }
-
-    private static JsonObject ReadIfPresent(string directory, string name)
-    {
-        string file = Path.Combine(directory, name);
-        return File.Exists(file) ? JsonFile.ReadObject(file) : [];
     }
 
     private static string? Text(JsonNode? node) => node is JsonValue value && value.TryGetValue(out string? text) ? text : null;

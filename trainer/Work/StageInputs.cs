@@ -216,6 +216,13 @@ internal sealed class StageInputs(
             throw new JobInputException($"The job names no model '{role}'.", "The stage before must have made it; start the run again.");
         string folder = cache.FolderAsync(model, cancellation).GetAwaiter().GetResult();
         LoadedModel loaded = HuggingFaceFolder.Load(folder, Device());
+        if (loaded.Tokenizer.PadIsNew)
+        {
+            log.Line(
+                $"model '{role}' has no padding token apart from its end token: a token {loaded.Tokenizer.PadId} was added for it, "
+                + "with the mean of the embedding's rows");
+        }
+
         Configure(loaded.Model);
         return loaded;
     }

@@ -184,8 +184,7 @@ public sealed class ByteLevelBpe : ITokenizer
     private void EncodePlain(ReadOnlySpan<char> text, bool prefix, List<int> result)
     {
         if (text.IsEmpty) return;
-        // Under invariant globalization .NET leaves decomposed characters as they are; nearly all text is composed already.
-        if (definition.NormaliseToNfc) text = text.ToString().Normalize(NormalizationForm.FormC);
+        if (definition.NormaliseToNfc) text = CanonicalComposition.Of(text.ToString());
         if (prefix && !char.IsWhiteSpace(text[0])) text = string.Concat(" ", text);
         while (text.Length > 0)
         {

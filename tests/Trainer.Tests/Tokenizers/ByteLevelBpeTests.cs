@@ -184,7 +184,7 @@ public sealed class ByteLevelBpeTests
         { """{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b c"]}}""", "merge 0 is not a pair" },
         { """{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "Whitespace"}}""", "'Whitespace'" },
         { """{"model": {"type": "BPE", "vocab": {"</s>": 0}, "merges": []}, "pre_tokenizer": {"type": "ByteLevel"}}""", "lacks byte 0" },
-        { """{"model":""", "not valid JSON" },
+        { """{"model":""", "not a JSON object" },
         { "[]", "not a JSON object" },
     };
 

@@ -40,6 +40,9 @@ public static class ModelRoles
 
     /// <summary>A second reward model, made of other preferences than the first, that judges what was trained against the first.</summary>
     public const string HeldOutReward = "held_out_reward";
+
+    /// <summary>The role of a model's adapter, in PEFT's layout, where the stage trained one; the model itself has it merged.</summary>
+    public static string Adapter(string role) => $"{role}_adapter";
 }
 
 /// <summary>The names of files among <see cref="JobResult.Artifacts"/> that the orchestrator reads.</summary>

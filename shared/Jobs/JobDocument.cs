@@ -69,9 +69,9 @@ public sealed record JobSpec
     public int? UntilStep { get; init; }
 }
 
-/// <summary>A finished Hugging Face folder in content-addressed storage.</summary>
+/// <summary>A finished Hugging Face folder, or a PEFT adapter's, in content-addressed storage.</summary>
 /// <param name="Manifest">The blob with the folder's <see cref="FolderManifest"/>, named by its own SHA-256.</param>
-/// <param name="Sha256">SHA-256 of <c>model.safetensors</c>: equal weights have equal sums.</param>
+/// <param name="Sha256">SHA-256 of <c>model.safetensors</c> (<c>adapter_model.safetensors</c>): equal weights have equal sums.</param>
 public sealed record ModelRef(string Manifest, string Sha256);
 
 /// <summary>A file by content.</summary>

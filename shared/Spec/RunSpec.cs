@@ -33,6 +33,9 @@ public sealed record RunSpec
     [Description("Where and how the trainer computes.")]
     public TrainerSpec Trainer { get; init; } = new();
 
+    [Description("LoRA: small matrices beside the frozen weights learn instead of the weights. Null trains all weights.")]
+    public LoraSpec? Lora { get; init; }
+
     [Description("Pretraining; only for a model made from scratch.")]
     public PretrainSpec? Pretrain { get; init; }
 
@@ -332,6 +335,35 @@ public enum ScheduleKind
     Constant,
     Linear,
     Cosine,
+}
+
+/// <summary>
+/// Low-rank adaptation (Hu et al. 2022) of the stages after pretraining. Every stage's model is exported with its adapter merged, an
+/// ordinary model, and the adapter beside it in PEFT's layout. Adapters want larger learning rates than weights, about ten times.
+/// </summary>
+public sealed record LoraSpec
+{
+    [Description("Inner dimension of each pair of matrices.")]
+    [Range(1, 4096)]
+    public int Rank { get; init; } = 16;
+
+    [Description("The pair's product is scaled by alpha / rank.")]
+    [Range(0.001, 65_536.0)]
+    public double Alpha { get; init; } = 32;
+
+    [Description("The matrices that get a pair, by module name as in PEFT: 'q_proj', 'c_attn', 'query_key_value', ..., or 'all-linear'. Where empty, the projections of attention.")]
+    public IReadOnlyList<string> Targets { get; init; } = [];
+
+    [Description("The stages that train adapters; the others train all weights. 'policy' is the stage after the reward model, with PPO its critic too.")]
+    public IReadOnlyList<LoraStage> Stages { get; init; } = [LoraStage.Sft, LoraStage.Reward, LoraStage.Policy];
+}
+
+/// <summary>A stage that can train an adapter.</summary>
+public enum LoraStage
+{
+    Sft,
+    Reward,
+    Policy,
 }
 
 /// <summary>What the gradient-descent stages share.</summary>

@@ -212,6 +212,8 @@ public static class SpecReader
             yield return new SpecError("guard.metric", "'goldReward' needs the sample world's judge; use 'proxyReward' with maxKl");
         if (spec.Gates.MinRewardGoldCorrelation is not null && spec.Data.World is null)
             yield return new SpecError("gates.minRewardGoldCorrelation", "needs the sample world's judge");
+        foreach (SpecError error in spec.Lora is { } lora ? Contradictions(lora, spec.Sft) : [])
+            yield return error;
         foreach ((int index, int n) in spec.Evaluate.BestOf.Index())
         {
             if (n is < 2 or > 1024)
@@ -249,6 +251,29 @@ public static class SpecReader
                 yield return new SpecError("guard", "is for methods that train in slices; remove it, or choose method 'ppo', 'rloo' or 'grpo'");
             if (spec.Dpo is { Loss: PreferenceLossKind.Ipo, LabelSmoothing: > 0 })
                 yield return new SpecError("dpo.labelSmoothing", "is for loss 'sigmoid'; set it to 0 with 'ipo'");
+        }
+    }
+
+    private static IEnumerable<SpecError> Contradictions(LoraSpec lora, SftSpec sft)
+    {
+        if (lora.Stages.Count == 0)
+            yield return new SpecError("lora.stages", "is empty, so that nothing would train an adapter; name a stage, or remove 'lora'");
+        else if (sft.Epochs == 0 && lora.Stages.All(stage => stage == LoraStage.Sft))
+            yield return new SpecError("lora.stages", "names only 'sft', which sft.epochs 0 skips; name another stage, or remove 'lora'");
+        foreach ((int index, LoraStage stage) in lora.Stages.Index())
+        {
+            if (lora.Stages.Take(index).Contains(stage))
+                yield return new SpecError($"lora.stages[{index}]", $"names '{JsonNamingPolicy.CamelCase.ConvertName(stage.ToString())}' again");
+        }
+
+        foreach ((int index, string target) in lora.Targets.Index())
+        {
+            if (target.Length is 0 or > 200 || !target.All(c => char.IsAsciiLetterOrDigit(c) || c is '_' or '-' or '.'))
+                yield return new SpecError($"lora.targets[{index}]", "must be a module name such as 'q_proj' (letters, digits, '_', '.'), or 'all-linear'");
+            else if (lora.Targets.Take(index).Contains(target))
+                yield return new SpecError($"lora.targets[{index}]", $"names '{target}' again");
+            else if (target == "all-linear" && lora.Targets.Count > 1)
+                yield return new SpecError($"lora.targets[{index}]", "'all-linear' takes every matrix already; leave the others out");
         }
     }
 

@@ -15,6 +15,7 @@ internal static class ChatCommand
     public static Command Create()
     {
         Option<DirectoryInfo> model = Options.Model();
+        Option<DirectoryInfo?> adapter = Options.Adapter();
         var template = new Option<ChatTemplateName>("--template")
         {
             Description = "How turns become text: dialogue (hh-rlhf), chatml, llama3, plain (each line is a prompt of its own).",
@@ -23,7 +24,7 @@ internal static class ChatCommand
         var maximum = new Option<int>("--max-new") { Description = "Most tokens of an answer.", DefaultValueFactory = _ => 200 };
         Option<double> temperature = Options.Temperature(0.7);
         Option<ulong> seed = Options.Seed();
-        var command = new Command("chat", "Talk to a model in the terminal.") { model, template, maximum, temperature, seed };
+        var command = new Command("chat", "Talk to a model in the terminal.") { model, adapter, template, maximum, temperature, seed };
         command.SetAction(arguments =>
         {
             var options = new SamplingOptions
@@ -33,15 +34,15 @@ internal static class ChatCommand
                 Seed = arguments.GetValue(seed),
                 EosId = -1,
             };
-            Run(arguments.GetRequiredValue(model), arguments.GetValue(template), options);
+            Run(arguments.GetRequiredValue(model), arguments.GetValue(adapter), arguments.GetValue(template), options);
         });
         return command;
     }
 
-    private static void Run(DirectoryInfo folder, ChatTemplateName template, SamplingOptions options)
+    private static void Run(DirectoryInfo folder, DirectoryInfo? adapter, ChatTemplateName template, SamplingOptions options)
     {
         TorchNative.Require();
-        using LoadedModel loaded = HuggingFaceFolder.Load(folder.FullName);
+        using LoadedModel loaded = ModelFolders.Load(folder, adapter);
         if (loaded.Config.Head != HeadKind.LanguageModel)
             throw new CommandException($"{folder.FullName}: a reward model does not write; give a language model.");
         ITokenizer tokenizer = loaded.Tokenizer;

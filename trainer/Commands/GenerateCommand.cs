@@ -11,6 +11,7 @@ internal static class GenerateCommand
     public static Command Create()
     {
         Option<DirectoryInfo> model = Options.Model();
+        Option<DirectoryInfo?> adapter = Options.Adapter();
         var file = new Option<FileInfo?>("--file")
         {
             Description = """{"input_ids": [[..]], "attention_mask": [[..]]}, the mask optional.""",
@@ -26,7 +27,7 @@ internal static class GenerateCommand
         Option<ulong> seed = Options.Seed();
         var command = new Command("generate", "Print {\"ids\": [[..]]}, the new tokens of each row.")
         {
-            model, file, prompt, maximum, temperature, seed, stop,
+            model, adapter, file, prompt, maximum, temperature, seed, stop,
         };
         command.SetAction(arguments =>
         {
@@ -44,10 +45,10 @@ internal static class GenerateCommand
             switch (arguments.GetValue(file), arguments.GetValue(prompt))
             {
                 case ({ } rows, null):
-                    ContinueRows(folder, rows, options, arguments.GetValue(stop));
+                    ContinueRows(folder, arguments.GetValue(adapter), rows, options, arguments.GetValue(stop));
                     break;
                 case (null, { } text):
-                    ContinueText(folder, text, options);
+                    ContinueText(folder, arguments.GetValue(adapter), text, options);
                     break;
                 default:
                     throw new CommandException("give either --file or --prompt.");
@@ -56,10 +57,10 @@ internal static class GenerateCommand
         return command;
     }
 
-    private static void ContinueRows(DirectoryInfo folder, FileInfo file, SamplingOptions options, bool stopAtEnd)
+    private static void ContinueRows(DirectoryInfo folder, DirectoryInfo? adapter, FileInfo file, SamplingOptions options, bool stopAtEnd)
     {
         TorchNative.Require();
-        using Transformer model = LanguageModel(folder, HuggingFaceFolder.LoadModel(folder.FullName));
+        using Transformer model = LanguageModel(folder, ModelFolders.LoadModel(folder, adapter));
         int[][] prompts = InputFile.Read(file, model.Config).Unpadded();
         int longest = prompts.Max(p => p.Length);
         if (longest + options.MaxNewTokens > model.Config.MaxPositions)
@@ -79,10 +80,10 @@ internal static class GenerateCommand
         });
     }
 
-    private static void ContinueText(DirectoryInfo folder, string prompt, SamplingOptions options)
+    private static void ContinueText(DirectoryInfo folder, DirectoryInfo? adapter, string prompt, SamplingOptions options)
     {
         TorchNative.Require();
-        using LoadedModel loaded = HuggingFaceFolder.Load(folder.FullName);
+        using LoadedModel loaded = ModelFolders.Load(folder, adapter);
         LanguageModel(folder, loaded.Model);
         int[] ids = loaded.Tokenizer.Encode(prompt, allowSpecial: true);
         if (ids.Length == 0) throw new CommandException("--prompt is empty.");

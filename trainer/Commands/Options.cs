@@ -8,6 +8,12 @@ internal static class Options
     public static Option<DirectoryInfo> Model() =>
         new("--model") { Required = true, Description = "A model folder in Hugging Face's format.", HelpName = "DIR" };
 
+    public static Option<DirectoryInfo?> Adapter() => new("--adapter")
+    {
+        Description = "A LoRA adapter for the model, in the layout of Hugging Face's PEFT.",
+        HelpName = "DIR",
+    };
+
     public static Option<FileInfo> File(string description) =>
         new("--file") { Required = true, Description = description, HelpName = "FILE" };
 

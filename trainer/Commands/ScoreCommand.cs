@@ -11,16 +11,20 @@ internal static class ScoreCommand
     public static Command Create()
     {
         Option<DirectoryInfo> model = Options.Model();
+        Option<DirectoryInfo?> adapter = Options.Adapter();
         Option<FileInfo> file = Options.File("""{"input_ids": [[..]], "attention_mask": [[..]]}, the mask optional.""");
-        var command = new Command("score", "Print {\"rewards\": [..]} of a sequence-classification folder with one label.") { model, file };
-        command.SetAction(arguments => Run(arguments.GetRequiredValue(model), arguments.GetRequiredValue(file)));
+        var command = new Command("score", "Print {\"rewards\": [..]} of a sequence-classification folder with one label.")
+        {
+            model, adapter, file,
+        };
+        command.SetAction(arguments => Run(arguments.GetRequiredValue(model), arguments.GetValue(adapter), arguments.GetRequiredValue(file)));
         return command;
     }
 
-    private static void Run(DirectoryInfo folder, FileInfo file)
+    private static void Run(DirectoryInfo folder, DirectoryInfo? adapter, FileInfo file)
     {
         TorchNative.Require();
-        using Transformer model = HuggingFaceFolder.LoadModel(folder.FullName);
+        using Transformer model = ModelFolders.LoadModel(folder, adapter);
         if (model.Config.Head != HeadKind.Score)
             throw new CommandException($"{folder.FullName}: a language model gives no rewards; a folder with a 'score' head does.");
         using var scope = NewDisposeScope();

@@ -4,7 +4,6 @@ using System.Runtime.Intrinsics;
 using Rlhf.Spec;
 using Rlhf.Trainer.Models;
 using static TorchSharp.torch;
-using Parameter = TorchSharp.Modules.Parameter;
 
 namespace Rlhf.Trainer.Generation;
 
@@ -42,7 +41,8 @@ internal sealed unsafe class CpuDecoder : IDisposable
         width = RoundUp(config.HiddenSize, PackedMatrix.Padding);
         inner = RoundUp(config.IntermediateSize, PackedMatrix.Padding);
         head = RoundUp(config.HeadDimension, Block);
-        Dictionary<string, Parameter> weights = model.NamedWeights().ToDictionary(w => w.Name, w => w.Value);
+        using var scope = NewDisposeScope();
+        Dictionary<string, Tensor> weights = model.MergedWeights().ToDictionary(w => w.Name, w => w.Value);
         WeightNames names = WeightNames.For(config.ModelType);
 
         embedding = Values(weights[$"{names.Embedding}.weight"]);
@@ -367,7 +367,7 @@ internal sealed unsafe class CpuDecoder : IDisposable
 
     // ---- weights --------------------------------------------------------------------------------------------------------------------
 
-    private Layer Pack(Dictionary<string, Parameter> weights, WeightNames names, string prefix)
+    private Layer Pack(Dictionary<string, Tensor> weights, WeightNames names, string prefix)
     {
         ModelConfig c = config;
         int queries = c.HeadCount * head, keyValues = c.KeyValueHeadCount * head;

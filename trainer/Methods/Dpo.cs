@@ -39,7 +39,7 @@ public sealed class Dpo : IPolicyMethod
     private readonly record struct Pair(
         double Loss, double Weight, double Chosen, double Rejected, double ChosenLogProb, double RejectedLogProb);
 
-    /// <summary>The policy starts as a copy of the SFT model.</summary>
+    /// <summary>The policy starts as the SFT model.</summary>
     /// <param name="sft">The SFT model, also the frozen reference; stays the caller's.</param>
     /// <param name="reward">The reward model; stays the caller's. Null where no reward model scores validation answers.</param>
     /// <param name="spec">The stage's settings.</param>
@@ -50,10 +50,11 @@ public sealed class Dpo : IPolicyMethod
     /// <param name="seed">The run's seed.</param>
     /// <param name="microBatchSize">Prompts of a forward and backward pass at most; null takes whole batches at once.</param>
     /// <param name="rewards">What scores validation answers, and nothing else; stays the caller's. Null is the reward model alone.</param>
+    /// <param name="adapter">With LoRA: the policy is the SFT model's own weights with an adapter.</param>
     public Dpo(
         Transformer sft, Transformer? reward, DpoSpec spec, AnswerSampling sampling, IReadOnlyList<TokenizedPreference> train,
         IReadOnlyList<TokenizedPreference> validation, ITokenizer tokenizer, long seed, int? microBatchSize = null,
-        RewardFunction? rewards = null)
+        RewardFunction? rewards = null, LoraOptions? adapter = null)
     {
         this.spec = spec;
         this.sampling = sampling;
@@ -74,7 +75,8 @@ public sealed class Dpo : IPolicyMethod
             [.. this.train.Select(row => row.Prompt.Length + row.Completions.Max(completion => completion.Length))],
             spec.BatchSize, seed, Stages.Dpo);
         microBatches = new MicroBatches(microBatchSize);
-        policy = new TrainedModel("policy", sft.Clone(), spec, microBatches);
+        policy = new TrainedModel(
+            "policy", sft.ForTraining(adapter, Seeds.For(seed, Stages.Dpo, 0, "policy adapter")), spec, microBatches);
     }
 
     /// <inheritdoc/>

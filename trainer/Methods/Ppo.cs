@@ -14,7 +14,8 @@ namespace Rlhf.Trainer.Methods;
 /// Proximal policy optimisation against a reward (Schulman et al. 2017; Ziegler et al. 2019; InstructGPT, section 3.5 and
 /// appendix C.4; details after Huang et al. 2024, "The N+ Implementation Details of RLHF with PPO"). Four models: the policy and the
 /// critic learn; the reference (the SFT model) and the reward model are frozen. The critic starts as a copy of the reward model; where
-/// there is none, as the SFT model with a fresh head.
+/// there is none, as the SFT model with a fresh head. With LoRA there are two sets of weights instead of four: the reference is the policy
+/// with its adapter off, the reward model is the critic with its adapter off and its own head.
 /// </summary>
 /// <remarks>
 /// An iteration: sample a response to each prompt; score it; log-probabilities under policy and reference, values; token rewards with
@@ -50,10 +51,11 @@ public sealed class Ppo : IPolicyMethod
     /// <param name="seed">The run's seed.</param>
     /// <param name="microBatchSize">Episodes of a forward and backward pass at most; null takes whole minibatches at once.</param>
     /// <param name="rewards">What scores the responses; stays the caller's. Null is the reward model alone.</param>
+    /// <param name="adapter">With LoRA: policy and critic are the two models' own weights with an adapter each.</param>
     public Ppo(
         Transformer sft, Transformer? reward, PpoSpec spec, IReadOnlyList<TokenizedPrompt> prompts,
         IReadOnlyList<TokenizedDemonstration> demonstrations, ITokenizer tokenizer, long seed,
-        int? microBatchSize = null, RewardFunction? rewards = null)
+        int? microBatchSize = null, RewardFunction? rewards = null, LoraOptions? adapter = null)
     {
         if (spec.PtxCoefficient > 0 && demonstrations.Count == 0)
             throw new JobInputException("PPO-ptx has no demonstrations.", "Give demonstrations, or set ppo.ptxCoefficient to 0.");
@@ -65,13 +67,18 @@ public sealed class Ppo : IPolicyMethod
         AdamWOptions options = new(Beta1: 0.9, Beta2: 0.95, spec.AdamEpsilon);
         microBatches = new MicroBatches(microBatchSize);
         rollouts = new Rollouts(Stages.Ppo, sft, reward, spec, groupSize: 1, prompts, tokenizer, seed, microBatches, rewards);
-        policy = new TrainedModel("policy", sft.Clone(), options, microBatches);
-        Transformer valued = reward?.Clone() ?? Transformer.WithScoreHead(sft, Seeds.For(seed, Stages.Ppo, 0, "critic head"));
+        policy = new TrainedModel("policy", sft.ForTraining(adapter, Seeds.For(seed, Stages.Ppo, 0, "policy adapter")), options, microBatches);
+        ulong criticSeed = Seeds.For(seed, Stages.Ppo, 0, "critic adapter");
+        Transformer valued = reward?.ForTraining(adapter, criticSeed)
+            ?? sft.ForScoring(adapter, criticSeed, Seeds.For(seed, Stages.Ppo, 0, "critic head"));
         critic = new TrainedModel("critic", valued, options, microBatches);
     }
 
     /// <summary>The policy as it is now.</summary>
     public Transformer Policy => policy.Model;
+
+    /// <summary>The critic as it is now.</summary>
+    public Transformer Critic => critic.Model;
 
     /// <inheritdoc/>
     public int Step { get; private set; }
@@ -86,7 +93,7 @@ public sealed class Ppo : IPolicyMethod
     {
         using DisposeScope scope = NewDisposeScope();
         Dictionary<string, double> metrics = [];
-        Rollout rollout = rollouts.Collect(Policy, Step, metrics, batch => Episodes.Values(critic.Model, batch));
+        Rollout rollout = rollouts.Collect(Policy, Step, metrics, batch => Episodes.Values(Critic, batch));
         var watch = Stopwatch.StartNew();
         Update(Assess(rollout, metrics), metrics);
         metrics["timing/train"] = watch.Elapsed.TotalSeconds;
@@ -232,7 +239,7 @@ public sealed class Ppo : IPolicyMethod
         {
             int[] rows = chosen[some];
             TokenBatch batch = Episodes.Batch(experience.Rollout.Episodes, rows, tokenizer.PadId, Policy.Device);
-            Tensor values = Episodes.Values(critic.Model, batch);
+            Tensor values = Episodes.Values(Critic, batch);
             ValueLoss loss = Losses.ClippedValue(
                 values,
                 JaggedRows.Flat(experience.Rollout.Values, rows, Policy.Device),

@@ -30,7 +30,7 @@ public sealed class RewardModel : ITrainingMethod
     private (int Step, RunningMoments Raw)? calibration;
 
     /// <summary>Starts from the SFT model.</summary>
-    /// <param name="sft">Copied; stays the caller's.</param>
+    /// <param name="sft">Copied, or shared by an adapter; stays the caller's and as it is.</param>
     /// <param name="spec">The stage's settings.</param>
     /// <param name="train">Ranked completions to learn from; rows whose completions all tie teach nothing and are left out.</param>
     /// <param name="validation">Held-out rankings, split by prompt; may be empty, then the summary has no figures on them.</param>
@@ -38,10 +38,11 @@ public sealed class RewardModel : ITrainingMethod
     /// <param name="tokenizer">For its padding token.</param>
     /// <param name="seed">The run's seed.</param>
     /// <param name="microBatchSize">Prompts, with all their completions, of a forward and backward pass at most; null takes the whole batch at once.</param>
+    /// <param name="adapter">With LoRA: the reward model is the SFT model's own weights with an adapter and a head.</param>
     public RewardModel(
         Transformer sft, RewardSpec spec, IReadOnlyList<TokenizedPreference> train, IReadOnlyList<TokenizedPreference> validation,
         IReadOnlyList<TokenizedDemonstration> demonstrations, ITokenizer tokenizer, long seed,
-        int? microBatchSize = null)
+        int? microBatchSize = null, LoraOptions? adapter = null)
     {
         this.spec = spec;
         this.train = [.. train.Where(row => row.Ranks.Distinct().Count() > 1).Take(spec.MaxRows ?? int.MaxValue)];
@@ -57,10 +58,14 @@ public sealed class RewardModel : ITrainingMethod
         batches = new EpochBatches(
             [.. this.train.Select(row => row.Prompt.Length + row.Completions.Max(completion => completion.Length))],
             spec.BatchSize, seed, Stages.Reward);
+        Transformer model = sft.ForScoring(
+            adapter, Seeds.For(seed, Stages.Reward, 0, "adapter"), Seeds.For(seed, Stages.Reward, 0, "head"));
         microBatches = new MicroBatches(microBatchSize);
-        trained = new TrainedModel(
-            Stages.Reward, Transformer.WithScoreHead(sft, Seeds.For(seed, Stages.Reward, 0, "head")), spec, microBatches);
+        trained = new TrainedModel(Stages.Reward, model, spec, microBatches);
     }
+
+    /// <summary>The reward model as it is now, without a bias.</summary>
+    public Transformer Model => trained.Model;
 
     /// <inheritdoc/>
     public int Step { get; private set; }

@@ -30,7 +30,7 @@ public sealed class Rloo : IPolicyMethod
 
     private sealed record State(int Iteration, int PolicySteps, IReadOnlyDictionary<string, double> Latest);
 
-    /// <summary>The policy starts as a copy of the SFT model.</summary>
+    /// <summary>The policy starts as the SFT model.</summary>
     /// <param name="sft">The SFT model, also the frozen reference; stays the caller's.</param>
     /// <param name="reward">The reward model; stays the caller's. Null where no reward model scores.</param>
     /// <param name="spec">The stage's settings.</param>
@@ -39,15 +39,18 @@ public sealed class Rloo : IPolicyMethod
     /// <param name="seed">The run's seed.</param>
     /// <param name="microBatchSize">Episodes of a forward and backward pass at most; null takes whole minibatches at once.</param>
     /// <param name="rewards">What scores the responses; stays the caller's. Null is the reward model alone.</param>
+    /// <param name="adapter">With LoRA: the policy is the SFT model's own weights with an adapter.</param>
     public Rloo(
         Transformer sft, Transformer? reward, RlooSpec spec, IReadOnlyList<TokenizedPrompt> prompts, ITokenizer tokenizer, long seed,
-        int? microBatchSize = null, RewardFunction? rewards = null)
+        int? microBatchSize = null, RewardFunction? rewards = null, LoraOptions? adapter = null)
     {
         this.spec = spec;
         this.tokenizer = tokenizer;
         microBatches = new MicroBatches(microBatchSize);
         rollouts = new Rollouts(Stages.Rloo, sft, reward, spec, spec.GroupSize, prompts, tokenizer, seed, microBatches, rewards);
-        policy = new TrainedModel("policy", sft.Clone(), new AdamWOptions(Beta1: 0.9, Beta2: 0.95, spec.AdamEpsilon), microBatches);
+        policy = new TrainedModel(
+            "policy", sft.ForTraining(adapter, Seeds.For(seed, Stages.Rloo, 0, "policy adapter")),
+            new AdamWOptions(Beta1: 0.9, Beta2: 0.95, spec.AdamEpsilon), microBatches);
     }
 
     /// <inheritdoc/>

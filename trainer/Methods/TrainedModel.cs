@@ -6,14 +6,17 @@ using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
 
-/// <summary>A model in training with its optimizer: what an optimizer step changes and a checkpoint holds.</summary>
+/// <summary>
+/// A model in training with its optimizer: what an optimizer step changes and a checkpoint holds. With an adapter that is the adapter
+/// (and score head) alone.
+/// </summary>
 /// <param name="part">Names the checkpoint parts: "{part}" for the weights, "{part}.optimizer" for the moments.</param>
 /// <param name="model">The model; stays the caller's.</param>
 /// <param name="options">The optimizer's settings.</param>
 /// <param name="microBatches">How a step is divided; models that step together share it.</param>
 internal sealed class TrainedModel(string part, Transformer model, AdamWOptions options, MicroBatches microBatches) : IDisposable
 {
-    private readonly AdamW optimizer = new(model.NamedWeights().Select(weight => (weight.Name, (Tensor)weight.Value)), options);
+    private readonly AdamW optimizer = new(model.Trainable().Select(weight => (weight.Name, (Tensor)weight.Value)), options);
 
     public TrainedModel(string part, Transformer model, OptimizationSpec spec, MicroBatches microBatches)
         : this(part, model, new AdamWOptions(spec.Beta1, spec.Beta2, spec.AdamEpsilon, spec.WeightDecay), microBatches)
@@ -71,7 +74,7 @@ internal sealed class TrainedModel(string part, Transformer model, AdamWOptions 
 
     public void Save(ICheckpointWriter checkpoint)
     {
-        checkpoint.WriteTensors(part, model.NamedWeights().Select(weight => (weight.Name, (Tensor)weight.Value)));
+        checkpoint.WriteTensors(part, model.Trainable().Select(weight => (weight.Name, (Tensor)weight.Value)));
         checkpoint.WriteTensors($"{part}.optimizer", optimizer.State());
     }
 
@@ -80,7 +83,7 @@ internal sealed class TrainedModel(string part, Transformer model, AdamWOptions 
         using DisposeScope scope = NewDisposeScope();
         using IDisposable noGradient = no_grad();
         IReadOnlyDictionary<string, Tensor> weights = checkpoint.ReadTensors(part);
-        foreach ((string name, TorchSharp.Modules.Parameter weight) in model.NamedWeights())
+        foreach ((string name, TorchSharp.Modules.Parameter weight) in model.Trainable())
         {
             if (!weights.TryGetValue(name, out Tensor? stored))
                 throw new CheckpointMismatchException(part, $"it has no weight '{name}'");

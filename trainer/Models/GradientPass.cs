@@ -30,7 +30,13 @@ public sealed class GradientPass : IDisposable
         {
             using var scope = NewDisposeScope();
             (Func<Tensor> before, Tensor after) = cuts[i];
-            if (after.grad is { } gradient) before().backward([gradient]);
+            if (after.grad is { } gradient)
+            {
+                // Below the first adapter of a model whose weights are frozen there is nothing to learn.
+                Tensor again = before();
+                if (again.requires_grad) again.backward([gradient]);
+            }
+
             // What lies behind the cut is done with: its gradient and its input go before the next block is computed.
             after.Dispose();
         }

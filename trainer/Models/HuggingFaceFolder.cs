@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Rlhf.Trainer.Tokenizers;
+using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -79,7 +80,10 @@ public static class HuggingFaceFolder
         }
     }
 
-    /// <summary>Writes a folder from which Hugging Face (and <see cref="Load"/>) loads the model; equal weights give equal bytes.</summary>
+    /// <summary>
+    /// Writes a folder from which Hugging Face (and <see cref="Load"/>) loads the model; equal weights give equal bytes. An adapter is
+    /// merged into the weights.
+    /// </summary>
     public static void Save(string directory, Transformer model, ITokenizer? tokenizer)
     {
         Directory.CreateDirectory(directory);
@@ -92,7 +96,8 @@ public static class HuggingFaceFolder
         }
 
         config.Write(Path.Combine(directory, ConfigFile));
-        Safetensors.Write(Path.Combine(directory, WeightsFile), model.NamedWeights().Select(w => (w.Name, (Tensor)w.Value)));
+        using DisposeScope scope = NewDisposeScope();
+        Safetensors.Write(Path.Combine(directory, WeightsFile), model.MergedWeights());
     }
 
     /// <summary>Models for dialogues name further end tokens in generation_config.json.</summary>

@@ -8,6 +8,7 @@ namespace Rlhf.Trainer.Models;
 /// <summary>
 /// A decoder-only transformer that covers the GPT-2, GPT-NeoX, OPT and Llama families by configuration. Weights keep the names, shapes and
 /// layout of Hugging Face's checkpoints. There is no dropout: training and inference compute the same function.
+/// With an adapter (<see cref="WithAdapter"/>) it shares the weights of another model, which stay as they are.
 /// </summary>
 /// <remarks>
 /// Shapes: B rows, T new tokens, S tokens seen in all, D hidden size, H heads, K key/value heads, d head dimension, V vocabulary.
@@ -16,6 +17,9 @@ public sealed class Transformer : IDisposable
 {
     private readonly List<(string Name, Parameter Value)> weights = [];
     private readonly CastWeights casts = new();
+    private readonly List<Parameter> owned = [];
+    private readonly List<Linear> linears = [];
+    private readonly Transformer? trunk;
     private readonly WeightNames names;
     private readonly Parameter embedding;
     private readonly Embedding lookUp;
@@ -30,16 +34,27 @@ public sealed class Transformer : IDisposable
 
     /// <summary>A model with unset weights: fill them with <see cref="InitialiseWeights"/> or from a checkpoint.</summary>
     public Transformer(ModelConfig config, Device? device = null)
+        : this(config, device ?? CPU, trunk: null, adapter: null)
+    {
+    }
+
+    /// <param name="config">The configuration.</param>
+    /// <param name="device">Where the weights are.</param>
+    /// <param name="trunk">The model whose weights this one shares, all but a score head.</param>
+    /// <param name="adapter">Computes beside them; becomes this model's.</param>
+    private Transformer(ModelConfig config, Device device, Transformer? trunk, Lora? adapter)
     {
         Config = config;
-        Device = device ?? CPU;
+        Device = device;
+        Adapter = adapter;
+        this.trunk = trunk;
         names = WeightNames.For(config.ModelType);
         int width = config.HiddenSize;
 
         embedding = Add($"{names.Embedding}.weight", config.VocabularySize, config.EmbeddingDimension);
         // torch.embedding is only to be had as a module; its own table is replaced by ours. Its gradient is deterministic.
-        lookUp = Embedding(1, 1);
-        lookUp.weight = embedding;
+        lookUp = trunk?.lookUp ?? Embedding(1, 1);
+        if (trunk is null) lookUp.weight = embedding;
         if (names.Positions is not null)
             positionEmbedding = Add($"{names.Positions}.weight", config.MaxPositions + config.PositionOffset, width);
         if (config.EmbeddingDimension != width)
@@ -52,7 +67,7 @@ public sealed class Transformer : IDisposable
         for (int layer = 0; layer < blocks.Length; layer++) blocks[layer] = AddBlock($"{names.Layer}{layer}.");
         if (!config.PostNorm) finalNorm = AddNorm(names.FinalNorm, width);
         if (config.Head == HeadKind.Score)
-            head = Add($"{names.Score}.weight", 1, config.EmbeddingDimension);
+            head = Add(ScoreName, 1, config.EmbeddingDimension);
         else if (!config.TiedEmbeddings)
             head = Add($"{names.Head}.weight", config.VocabularySize, config.EmbeddingDimension);
         if (config.UsesRotary) rotary = new RotaryEmbedding(config, Device);
@@ -79,11 +94,37 @@ public sealed class Transformer : IDisposable
     /// </summary>
     public bool GradientCheckpointing { get; set; }
 
-    /// <summary>Number of trainable numbers; a tied head counts once.</summary>
+    private string ScoreName => $"{names.Score}.weight";
+
+    /// <summary>The adapter beside the weights; null for a model whose weights are its own.</summary>
+    public Lora? Adapter { get; }
+
+    /// <summary>Numbers in all weights, an adapter not counted; a tied head counts once.</summary>
     public long ParameterCount => weights.Sum(w => w.Value.numel());
 
-    /// <summary>All weights under their Hugging Face names, in the order of the network.</summary>
+    /// <summary>All weights under their Hugging Face names, in the order of the network. An adapter is not among them.</summary>
     public IReadOnlyList<(string Name, Parameter Value)> NamedWeights() => weights;
+
+    /// <summary>What training moves: all weights, or with an adapter its matrices and the score head.</summary>
+    public IReadOnlyList<(string Name, Parameter Value)> Trainable() =>
+        Adapter is null ? weights
+        : Config.Head == HeadKind.Score ? [.. Adapter.NamedWeights(), (ScoreName, head!)]
+        : Adapter.NamedWeights();
+
+    /// <summary>
+    /// The weights of the same function without an adapter: W + (alpha / r)·BA where there is one, else the weights themselves. The sums
+    /// are new tensors; call it inside a dispose scope.
+    /// </summary>
+    public IReadOnlyList<(string Name, Tensor Value)> MergedWeights()
+    {
+        using var noGradient = no_grad();
+        Dictionary<string, LoraPair?> pairs = linears.ToDictionary(l => $"{l.Name}.weight", l => l.Pair);
+        return
+        [
+            .. weights.Select(w => (
+                w.Name, pairs.GetValueOrDefault(w.Name) is { } pair ? pair.MergedWith(w.Value, names.Transposed) : (Tensor)w.Value)),
+        ];
+    }
 
     /// <summary>
     /// The hidden states after the final norm, (B, T, D).
@@ -176,20 +217,51 @@ public sealed class Transformer : IDisposable
     {
         ModelConfig config = languageModel.Config with { Head = HeadKind.Score, RewardBias = 0 };
         Transformer model = languageModel.Like(config);
-        using var noGradient = no_grad();
         model.CopyFrom(languageModel, except: model.head);
-        Fill(model.head!, new NormalSource(seed), 1 / Math.Sqrt(config.EmbeddingDimension + 1.0));
+        model.InitialiseScoreHead(seed);
         return model;
     }
 
-    /// <summary>A copy with weights of its own.</summary>
+    /// <summary>
+    /// A model over this one's weights with a fresh adapter (and, if it scores, a copy of the head): as long as the adapter has not
+    /// learned, it computes what this one computes, to the last bit. The shared weights take no gradient any more and never change; so
+    /// this model is the adapted one with the adapter off, for instance PPO's reference. It must outlive the adapted one.
+    /// </summary>
+    /// <param name="options">The adapter.</param>
+    /// <param name="seed">Decides its start.</param>
+    /// <exception cref="LoraTargetException">A target is no module of this model.</exception>
+    public Transformer WithAdapter(LoraOptions options, ulong seed)
+    {
+        Transformer model = Adapted(Config, options, seed);
+        using var noGradient = no_grad();
+        if (Config.Head == HeadKind.Score) model.head!.copy_(head!);
+        return model;
+    }
+
+    /// <summary>
+    /// As <see cref="WithAdapter"/>, but a reward model: with a score head of its own, begun as by <see cref="WithScoreHead"/>.
+    /// </summary>
+    public Transformer WithAdapterAndScoreHead(LoraOptions options, ulong adapterSeed, ulong headSeed)
+    {
+        Transformer model = Adapted(Config with { Head = HeadKind.Score, RewardBias = 0 }, options, adapterSeed);
+        model.InitialiseScoreHead(headSeed);
+        return model;
+    }
+
+    /// <summary>A model to train that begins as this one: over its weights with an adapter, or a copy where there is none.</summary>
+    public Transformer ForTraining(LoraOptions? adapter, ulong seed) => adapter is null ? Clone() : WithAdapter(adapter, seed);
+
+    /// <summary>A reward model or critic to train, with a fresh head: over this one's weights with an adapter, or over a copy.</summary>
+    public Transformer ForScoring(LoraOptions? adapter, ulong adapterSeed, ulong headSeed) =>
+        adapter is null ? WithScoreHead(this, headSeed) : WithAdapterAndScoreHead(adapter, adapterSeed, headSeed);
+
+    /// <summary>A copy with weights of its own; an adapter is merged into them.</summary>
     public Transformer Clone() => WithConfig(Config);
 
     /// <summary>A copy under another configuration of the same shape (for example with a reward bias).</summary>
     public Transformer WithConfig(ModelConfig config)
     {
         Transformer model = Like(config);
-        using var noGradient = no_grad();
         model.CopyFrom(this, except: null);
         return model;
     }
@@ -216,8 +288,9 @@ public sealed class Transformer : IDisposable
 
     public void Dispose()
     {
-        foreach ((_, Parameter weight) in weights) weight.Dispose();
-        lookUp.Dispose();
+        foreach (Parameter weight in owned) weight.Dispose();
+        if (trunk is null) lookUp.Dispose();
+        Adapter?.Dispose();
         rotary?.Dispose();
     }
 
@@ -403,7 +476,10 @@ public sealed class Transformer : IDisposable
     {
         bool transposed = names.Transposed;
         Parameter weight = transposed ? Add($"{name}.weight", inputs, outputs) : Add($"{name}.weight", outputs, inputs);
-        return new Linear(casts, weight, bias ? Add($"{name}.bias", outputs) : null, transposed);
+        Parameter? biases = bias ? Add($"{name}.bias", outputs) : null;
+        var linear = new Linear(name, inputs, outputs, casts, weight, biases, transposed, Adapter?.Of(name));
+        linears.Add(linear);
+        return linear;
     }
 
     private Norm AddNorm(string name, int width) =>
@@ -411,20 +487,49 @@ public sealed class Transformer : IDisposable
 
     private Parameter Add(string name, params long[] shape)
     {
-        // Weights outlive the dispose scope in which the model happens to be built.
-        Parameter weight = Parameter(empty(shape, ScalarType.Float32, Device));
-        weight.DetachFromDisposeScope();
+        Parameter weight;
+        if (trunk is not null && name != ScoreName)
+        {
+            weight = trunk.weights.First(w => w.Name == name).Value;
+        }
+        else
+        {
+            // Weights outlive the dispose scope in which the model happens to be built.
+            weight = Parameter(empty(shape, ScalarType.Float32, Device));
+            weight.DetachFromDisposeScope();
+            owned.Add(weight);
+        }
+
         weights.Add((name, weight));
         return weight;
     }
 
     /// <summary>A model with unset weights that computes where and as this one does.</summary>
-    private Transformer Like(ModelConfig config) =>
-        new(config, Device) { Precision = Precision, GradientCheckpointing = GradientCheckpointing };
+    private Transformer Like(ModelConfig config, Transformer? trunk = null, Lora? adapter = null) =>
+        new(config, Device, trunk, adapter) { Precision = Precision, GradientCheckpointing = GradientCheckpointing };
+
+    /// <summary>A model over this one's weights with a fresh adapter; a score head is not set.</summary>
+    private Transformer Adapted(ModelConfig config, LoraOptions options, ulong seed)
+    {
+        if (Adapter is not null) throw new InvalidOperationException("The model has an adapter already; merge it first (Clone).");
+        string[] attention = [.. names.QueryKeyValue, names.AttentionOutput];
+        IReadOnlySet<string> targets = Lora.Select(options.Targets, [.. linears.Select(l => l.Name)], attention);
+        foreach (Parameter weight in owned) weight.requires_grad = false;
+        (string, int, int)[] modules = [.. linears.Where(l => targets.Contains(l.Name)).Select(l => (l.Name, l.Inputs, l.Outputs))];
+        return Like(config, trunk: this, new Lora(options, modules, Device, seed));
+    }
+
+    private void InitialiseScoreHead(ulong seed)
+    {
+        using var noGradient = no_grad();
+        Fill(head!, new NormalSource(seed), 1 / Math.Sqrt(Config.EmbeddingDimension + 1.0));
+    }
 
     private void CopyFrom(Transformer other, Parameter? except)
     {
-        Dictionary<string, Parameter> source = other.weights.ToDictionary(w => w.Name, w => w.Value);
+        using var scope = NewDisposeScope();
+        using var noGradient = no_grad();
+        Dictionary<string, Tensor> source = other.MergedWeights().ToDictionary(w => w.Name, w => w.Value);
         foreach ((string name, Parameter weight) in weights)
         {
             if (!ReferenceEquals(weight, except)) weight.copy_(source[name]);
@@ -460,12 +565,14 @@ public sealed class Transformer : IDisposable
         public KvCache? Cache { get; init; }
     }
 
-    private sealed record Linear(CastWeights Casts, Parameter Weight, Parameter? Bias, bool Transposed)
+    private sealed record Linear(
+        string Name, int Inputs, int Outputs, CastWeights Casts, Parameter Weight, Parameter? Bias, bool Transposed, LoraPair? Pair)
     {
         public Tensor Apply(Tensor x)
         {
             Tensor weight = Casts.Of(Weight, x.dtype);
-            return functional.linear(x, Transposed ? weight.t() : weight, Bias is null ? null : Casts.Of(Bias, x.dtype));
+            Tensor y = functional.linear(x, Transposed ? weight.t() : weight, Bias is null ? null : Casts.Of(Bias, x.dtype));
+            return Pair is null ? y : y + Pair.Apply(x, Casts);
         }
     }
 

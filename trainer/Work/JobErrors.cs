@@ -22,6 +22,7 @@ internal static class JobErrors
             JobInputException input => (JobErrorKind.Input, input.Remedy),
             PreflightFailedException => (JobErrorKind.Input,
                 "The models' numbers do not agree; do not train on. Check the SFT and reward model folders."),
+            LoraTargetException => (JobErrorKind.Input, "Name modules of the model in lora.targets, or leave it empty."),
             ModelFormatException => (JobErrorKind.Input, "Give a model folder in Hugging Face's format that this trainer supports."),
             RewardEndpointException => (JobErrorKind.Endpoint,
                 "See that the endpoint is up, reachable from the trainer and fast enough; then raise rewards[].retries or timeoutSeconds."),

@@ -9,14 +9,19 @@ public static class ModelExport
     /// <summary>The file whose sum identifies a model.</summary>
     public const string WeightsFile = "model.safetensors";
 
-    /// <summary>Stores a Hugging Face folder.</summary>
-    public static async Task<ModelRef> PublishFolderAsync(IBlobStore blobs, string folder, CancellationToken cancellation)
+    /// <summary>Stores a Hugging Face or PEFT folder.</summary>
+    /// <param name="blobs">The storage.</param>
+    /// <param name="folder">The folder.</param>
+    /// <param name="weightsFile">The file in it whose sum identifies it.</param>
+    /// <param name="cancellation">Ends it early.</param>
+    public static async Task<ModelRef> PublishFolderAsync(
+        IBlobStore blobs, string folder, string weightsFile, CancellationToken cancellation)
     {
         var files = new List<ContentFile>();
         foreach (string path in Directory.GetFiles(folder).Order(StringComparer.Ordinal))
             files.Add(await PublishFileAsync(blobs, path, cancellation));
-        string weights = files.SingleOrDefault(file => file.Name == WeightsFile)?.Sha256
-            ?? throw new InvalidOperationException($"The exported folder has no {WeightsFile}.");
+        string weights = files.SingleOrDefault(file => file.Name == weightsFile)?.Sha256
+            ?? throw new InvalidOperationException($"The exported folder has no {weightsFile}.");
 
         BinaryData manifest = CasDocument.Serialize(new FolderManifest(files));
         string blob = BlobLayout.Content(CasDocument.Sha256(manifest));

@@ -70,14 +70,17 @@ internal sealed class StageInputs(
     {
         LoadedModel start = Model(ModelRoles.Base);
         RowTokenizer rows = RowTokenizer(start);
+        LoraOptions? lora = Lora(LoraStage.Sft);
+        Transformer model = lora is null ? start.Model : start.Model.WithAdapter(lora, Seeds.For(spec.Seed, Stages.Sft, 0, "adapter"));
         return new StageWork
         {
             Method = new Sft(
-                start.Model, spec.Sft, [.. Rows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)],
+                model, spec.Sft, [.. Rows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)],
                 [.. OptionalRows(DatasetNames.Demonstrations, "validation").Select(rows.Demonstration)],
                 start.Tokenizer, spec.Answers().MaxNewTokens, spec.Seed, spec.Trainer.MicroBatchSize),
-            Model = new FinishedModel(ModelRoles.Sft, folder => HuggingFaceFolder.Save(folder, start.Model, start.Tokenizer)),
-            Owned = [start],
+            Model = new FinishedModel(
+                ModelRoles.Sft, folder => HuggingFaceFolder.Save(folder, model, start.Tokenizer), Adapter(model, ModelRoles.Base)),
+            Owned = lora is null ? [start] : [model, start],
         };
     }
 
@@ -90,15 +93,18 @@ internal sealed class StageInputs(
             sft.Model, spec.Reward, [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)],
             [.. validation.Select(rows.Preference)],
             [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], sft.Tokenizer, spec.Seed,
-            spec.Trainer.MicroBatchSize);
+            spec.Trainer.MicroBatchSize, Lora(LoraStage.Reward));
         return new StageWork
         {
             Method = method,
-            Model = new FinishedModel(ModelRoles.Reward, folder =>
-            {
-                using Transformer calibrated = method.Export();
-                HuggingFaceFolder.Save(folder, calibrated, sft.Tokenizer);
-            }),
+            Model = new FinishedModel(
+                ModelRoles.Reward,
+                folder =>
+                {
+                    using Transformer calibrated = method.Export();
+                    HuggingFaceFolder.Save(folder, calibrated, sft.Tokenizer);
+                },
+                Adapter(method.Model, ModelRoles.Sft)),
             Validate = () => Validation.OfReward(method, sft, validation, rows, spec),
             Owned = [sft],
         };
@@ -107,21 +113,25 @@ internal sealed class StageInputs(
     private StageWork Ppo() => Align((sft, reward, rows, rewards) => new Ppo(
         sft.Model, reward.Model, spec.Ppo, RolloutPrompts(rows),
         [.. (spec.Ppo.PtxCoefficient > 0 ? Rows(DatasetNames.Demonstrations, "train") : []).Select(rows.Demonstration)],
-        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards));
+        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards,
+        Lora(LoraStage.Policy)));
 
     private StageWork Rloo() => Align((sft, reward, rows, rewards) => new Rloo(
         sft.Model, reward.Model, spec.Rloo ?? new RlooSpec(), RolloutPrompts(rows),
-        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards));
+        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards,
+        Lora(LoraStage.Policy)));
 
     private StageWork Grpo() => Align((sft, reward, rows, rewards) => new Grpo(
         sft.Model, reward.Model, spec.Grpo ?? new GrpoSpec(), RolloutPrompts(rows),
-        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards));
+        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards,
+        Lora(LoraStage.Policy)));
 
     private StageWork Dpo() => Align((sft, reward, rows, rewards) => new Dpo(
         sft.Model, reward.Model, spec.Dpo ?? new DpoSpec(), spec.Answers(),
         [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)],
         [.. OptionalRows(DatasetNames.Preferences, "validation").Select(rows.Preference)],
-        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards));
+        sft.Tokenizer, spec.Seed, spec.Trainer.MicroBatchSize, rewards,
+        Lora(LoraStage.Policy)));
 
     /// <summary>A preference method with what is the same around all of them: where it starts, what it makes, how it is validated.</summary>
     private StageWork Align(Func<LoadedModel, LoadedModel, RowTokenizer, RewardFunction, IPolicyMethod> build)
@@ -136,7 +146,8 @@ internal sealed class StageInputs(
             Method = method,
             Rewards = rewards,
             Model = new FinishedModel(
-                Stages.Of(spec.Method), folder => HuggingFaceFolder.Save(folder, method.Policy, sft.Tokenizer)),
+                Stages.Of(spec.Method), folder => HuggingFaceFolder.Save(folder, method.Policy, sft.Tokenizer),
+                Adapter(method.Policy, ModelRoles.Sft)),
             Validate = () => Validation.OfPolicy(method, validation, rows),
             Owned = [sft, reward],
         };
@@ -168,6 +179,14 @@ internal sealed class StageInputs(
                 Path.Combine(folder, ArtifactNames.Evaluation), JsonSerializer.SerializeToUtf8Bytes(method.Report(), RlhfJson.Indented)),
         };
     }
+
+    /// <summary>The adapter that a stage trains; null where it trains all weights.</summary>
+    private LoraOptions? Lora(LoraStage stage) =>
+        spec.Lora is { } lora && lora.Stages.Contains(stage) ? new LoraOptions(lora.Rank, lora.Alpha, lora.Targets) : null;
+
+    /// <summary>How to write a model's adapter, if it has one; models lie side by side in a run's results.</summary>
+    private static Action<string>? Adapter(Transformer model, string baseRole) =>
+        model.Adapter is null ? null : folder => PeftFolder.Save(folder, model, $"../{baseRole}");
 
     /// <summary>Pretraining documents as they will be seen later; where the run has no text, its demonstrations.</summary>
     private IReadOnlyList<string> Texts(string split)

@@ -2,6 +2,7 @@ using Rlhf.Jobs;
 using Rlhf.Storage;
 using Rlhf.Trainer.Methods;
 using Rlhf.Trainer.Methods.RewardSources;
+using Rlhf.Trainer.Models;
 
 namespace Rlhf.Trainer.Work;
 
@@ -44,14 +45,23 @@ internal sealed class StageWork : IDisposable
         return metrics;
     }
 
-    /// <summary>Puts the finished model into content-addressed storage.</summary>
+    /// <summary>Puts the finished model, and its adapter if it has one, into content-addressed storage.</summary>
     public async Task<IReadOnlyDictionary<string, ModelRef>> ExportAsync(IBlobStore blobs, string folder, CancellationToken cancellation)
     {
         if (Model is not { } model)
             return new Dictionary<string, ModelRef>();
-        Directory.CreateDirectory(folder);
-        model.Write(folder);
-        return new Dictionary<string, ModelRef> { [model.Role] = await ModelExport.PublishFolderAsync(blobs, folder, cancellation) };
+        var published = new SortedDictionary<string, ModelRef>(StringComparer.Ordinal);
+        await PublishAsync(model.Role, model.Write, ModelExport.WeightsFile);
+        if (model.WriteAdapter is { } adapter)
+            await PublishAsync(ModelRoles.Adapter(model.Role), adapter, PeftFolder.WeightsFile);
+        return published;
+
+        async Task PublishAsync(string role, Action<string> write, string weightsFile)
+        {
+            string roleFolder = Directory.CreateDirectory(Path.Combine(folder, role)).FullName;
+            write(roleFolder);
+            published[role] = await ModelExport.PublishFolderAsync(blobs, roleFolder, weightsFile, cancellation);
+        }
     }
 
     public void Dispose()
@@ -66,4 +76,5 @@ internal sealed class StageWork : IDisposable
 /// <summary>A model that a stage makes.</summary>
 /// <param name="Role">Its role in the run: <c>base</c>, <c>sft</c>, <c>reward</c>, or the method, such as <c>ppo</c>.</param>
 /// <param name="Write">Writes its Hugging Face folder.</param>
-internal sealed record FinishedModel(string Role, Action<string> Write);
+/// <param name="WriteAdapter">Writes the PEFT folder of its adapter; null where all weights were trained.</param>
+internal sealed record FinishedModel(string Role, Action<string> Write, Action<string>? WriteAdapter = null);

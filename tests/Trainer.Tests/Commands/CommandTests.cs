@@ -70,6 +70,31 @@ public sealed class CommandTests : IDisposable
     }
 
     [Fact]
+    public async Task An_adapter_counts_as_if_it_were_merged()
+    {
+        ModelFixture fixture = ModelFixture.Open("gpt2");
+        string adapter = Path.Combine(folder.Path, "adapter"), merged = Path.Combine(folder.Path, "merged");
+        using (Transformer trunk = fixture.Load())
+        using (Transformer adapted = LoraTests.Learned(trunk, new LoraOptions(4, 8, ["c_attn", "c_fc"])))
+        {
+            PeftFolder.Save(adapter, adapted, "../base");
+            HuggingFaceFolder.Save(merged, adapted, null);
+        }
+
+        string file = Input("[[1,2,3],[4,5,6]]");
+        JsonElement plain = await Json("logits", "--model", fixture.Folder, "--file", file);
+        JsonElement expected = await Json("logits", "--model", merged, "--file", file);
+        JsonElement actual = await Json("logits", "--model", fixture.Folder, "--adapter", adapter, "--file", file);
+        Assert.Equal(expected.GetRawText(), actual.GetRawText());
+        Assert.NotEqual(plain.GetRawText(), actual.GetRawText());
+
+        (int code, string output, string error) =
+            await Run(["logits", "--model", fixture.Folder, "--adapter", fixture.Folder, "--file", file]);
+        Assert.Equal((1, ""), (code, output));
+        Assert.Contains("adapter_config.json is missing", error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Tokenize_prints_an_array_of_id_arrays()
     {
         string tokenizer = Path.Combine(AppContext.BaseDirectory, "fixtures", "tokenizer");

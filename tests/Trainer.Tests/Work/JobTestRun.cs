@@ -97,6 +97,9 @@ internal sealed class JobTestRun
             _models[role] = model;
     }
 
+    /// <summary>A model that is an input of the next job.</summary>
+    public ModelRef Model(string role) => _models[role];
+
     public Task<JobDocument> EnqueueAsync(string stage, int fence, JobSpec job) =>
         Control.EnqueueAsync(Machine, RunId, stage, fence, job, null, null, CancellationToken.None);
 
@@ -178,7 +181,7 @@ internal sealed class JobTestRun
         model.InitialiseWeights(7);
         string folder = Directory.CreateTempSubdirectory("rlhf-base-").FullName;
         HuggingFaceFolder.Save(folder, model, tokenizer);
-        _models["base"] = await ModelExport.PublishFolderAsync(Blobs, folder, CancellationToken.None);
+        _models["base"] = await ModelExport.PublishFolderAsync(Blobs, folder, ModelExport.WeightsFile, CancellationToken.None);
         Directory.Delete(folder, recursive: true);
     }
 

@@ -1,6 +1,10 @@
+using System.Text.Json.Nodes;
 using Rlhf.Jobs;
 using Rlhf.Report;
+using Rlhf.Spec;
 using Rlhf.Tests;
+using Rlhf.Trainer.Models;
+using TorchSharp;
 using Xunit;
 
 namespace Rlhf.Trainer.Tests.Work;
@@ -55,6 +59,73 @@ public sealed class StageRunnerTests(AzuriteFixture azurite)
         Assert.Equal(["all", "long", "short"], report.RewardModel.Where(row => row.Metric == "accuracy").Select(row => row.Subset));
         Assert.Equal(2, report.Samples.Count);
         Assert.Equal(["sft", "best of 2", "ppo"], report.BestOfN.Select(point => point.Label));
+    }
+
+    [Fact]
+    public async Task AdaptersArePublishedBesideTheModelsThatHaveThemMerged()
+    {
+        JobTestRun run = await JobTestRun.CreateAsync(azurite, spec => spec with
+        {
+            Lora = new LoraSpec { Rank = 2, Alpha = 8, Targets = ["q_proj", "down_proj"] },
+            Sft = spec.Sft with { LearningRate = 0.05 },
+        });
+        run.Use(await run.RunAsync(Stages.Sft, run.Job(JobKind.Sft)));
+        run.Use(await run.RunAsync(Stages.Reward, run.Job(JobKind.Reward)));
+        await run.RunAsync(Stages.Ppo, run.Job(JobKind.Ppo, untilStep: 2));
+        run.Use(await run.RunAsync(Stages.Ppo, run.Job(JobKind.Ppo, untilStep: 4), fence: 2)); // resumed from the first slice's checkpoint
+        JobResult evaluated = await run.RunAsync(Stages.Evaluate, run.Job(JobKind.Evaluate));
+        Assert.Contains(ArtifactNames.Evaluation, evaluated.Artifacts);
+
+        using var folder = new TemporaryFolder();
+        foreach ((string role, string baseRole) in new[] { ("sft", "base"), ("reward", "sft"), ("ppo", "sft") })
+        {
+            string adapter = await FetchAsync(ModelRoles.Adapter(role));
+            JsonNode config = JsonNode.Parse(await File.ReadAllTextAsync(
+                Path.Combine(adapter, "adapter_config.json"), TestContext.Current.CancellationToken))!;
+            Assert.Equal($"../{baseRole}", config["base_model_name_or_path"]!.GetValue<string>());
+            Assert.Equal("""["down_proj","q_proj"]""", config["target_modules"]!.ToJsonString());
+
+            // The base with the adapter is the model, weight by weight.
+            using DisposeScope scope = torch.NewDisposeScope();
+            using Transformer trunk = HuggingFaceFolder.LoadModel(await FetchAsync(baseRole));
+            using Transformer adapted = PeftFolder.Load(adapter, trunk);
+            using Transformer model = HuggingFaceFolder.LoadModel(await FetchAsync(role));
+            foreach (((string name, var expected), (_, var actual)) in adapted.MergedWeights().Zip(model.NamedWeights()))
+                Assert.True(expected.bytes.SequenceEqual(actual.bytes), $"{role}: {name} differs");
+            Assert.True(role == "ppo" || (model.NamedWeights()[1].Value - trunk.NamedWeights()[1].Value).abs().max().item<float>() > 0);
+        }
+
+        Head head = (await run.Blobs.ReadJsonAsync<Head>(BlobLayout.Head(run.RunId, Stages.Sft), TestContext.Current.CancellationToken))!;
+        CheckpointManifest manifest = (await run.Blobs.ReadJsonAsync<CheckpointManifest>(
+            head.Manifest!, TestContext.Current.CancellationToken))!;
+        Assert.InRange(manifest.Parts.Sum(part => part.Length), 1, 16_000); // the model alone has 77,000 bytes
+
+        async Task<string> FetchAsync(string role)
+        {
+            CancellationToken stop = TestContext.Current.CancellationToken;
+            string place = Directory.CreateDirectory(Path.Combine(folder.Path, role)).FullName;
+            FolderManifest files = (await run.Blobs.ReadJsonAsync<FolderManifest>(run.Model(role).Manifest, stop))!;
+            foreach (ContentFile file in files.Files)
+            {
+                await using Stream source = await run.Blobs.OpenReadAsync(BlobLayout.Content(file.Sha256), stop);
+                await using FileStream target = File.Create(Path.Combine(place, file.Name));
+                await source.CopyToAsync(target, stop);
+            }
+
+            return place;
+        }
+    }
+
+    [Fact]
+    public async Task AnUnknownLoraTargetIsTheSpecsFaultAndNamed()
+    {
+        JobTestRun run = await JobTestRun.CreateAsync(azurite, spec => spec with { Lora = new LoraSpec { Targets = ["c_attn"] } });
+        await run.EnqueueAsync(Stages.Sft, 1, run.Job(JobKind.Sft));
+        Assert.Equal(JobState.Failed, await run.RunAsync(await run.ClaimAsync(), TestContext.Current.CancellationToken));
+        JobError error = (await run.JobAsync(Stages.Sft)).Result!.Error!;
+        Assert.Equal(JobErrorKind.Input, error.Kind);
+        Assert.Contains("'c_attn' is no linear module of the model. Its modules are self_attn.q_proj", error.Message, StringComparison.Ordinal);
+        Assert.Contains("lora.targets", error.Remedy, StringComparison.Ordinal);
     }
 }
 

@@ -53,6 +53,15 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
     /// <summary>Adds a row to one split; a row that its data set already has counts as a duplicate.</summary>
     public void Add(string dataset, string split, Row row)
     {
+        if (dataset is DatasetNames.Prompts or DatasetNames.Evaluation && row.Reference is null
+            && run.Spec.Rewards.Any(source => source.Source == RewardSourceKind.ExactMatch))
+        {
+            string prompt = row.Prompt[^1].Content;
+            throw new UnusableInputException(
+                $"data.{dataset}: the prompt '{(prompt.Length <= 60 ? prompt : prompt[..60] + " ...")}' has no reference answer, which the "
+                + $"reward 'exactMatch' compares with. List rows with an answer under data.{dataset}.");
+        }
+
         if (!seen.TryGetValue(dataset, out HashSet<string>? rows))
             seen[dataset] = rows = [];
         if (!rows.Add(DatasetRows.Identity(row)))

@@ -69,6 +69,28 @@ public sealed class DataTests(FunctionApp app)
     }
 
     [Fact]
+    public async Task Reference_answers_stay_beside_their_prompts_and_an_exact_match_asks_for_them()
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        string folder = $"tests/{spec.RunId}";
+        await app.UploadAsync($"{folder}/sums.jsonl", string.Join('\n', Lines(30, i => $$"""{"question": "{{i}} + 1?", "answer": "{{i + 1}}"}""")));
+        await app.UploadAsync($"{folder}/exam.jsonl", string.Join('\n', Lines(9, i => $$"""{"question": "{{i}} + 2?", "answer": "{{i + 2}}"}""")));
+        spec.With("data.prompts", new JsonArray(File($"{folder}/sums.jsonl"))).With("data.evaluation", new JsonArray(File($"{folder}/exam.jsonl")))
+            .With("rewards", JsonNode.Parse("""[{ "source": "exactMatch" }]"""));
+        await PrepareAsync(spec);
+        Dictionary<string, Row[]> sets = await SetsAsync(spec);
+        Assert.All(
+            sets["prompts.train"], row => Assert.Equal(row.Reference, $"{int.Parse(row.Prompt[0].Content.Split(' ')[0], null) + 1}"));
+        Assert.All(sets["evaluation.test"], row => Assert.NotNull(row.Reference));
+        Assert.All(sets["preferences.train"], row => Assert.Null(row.Reference));
+
+        TestSpec without = (await TestSpec.CreateAsync(app)).With("rewards", JsonNode.Parse("""[{ "source": "exactMatch" }]"""));
+        await app.UploadAsync($"tests/{without.RunId}/bare.jsonl", string.Join('\n', Lines(30, i => $$"""{"prompt": "{{i}} + 1?"}""")));
+        await app.StartAsync(without.With("data.prompts", new JsonArray(File($"tests/{without.RunId}/bare.jsonl"))));
+        Assert.Contains("has no reference answer", (await app.EndAsync(without.RunId)).Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Missing_sets_are_derived_from_the_preferences()
     {
         TestSpec spec = (await TestSpec.CreateAsync(app))

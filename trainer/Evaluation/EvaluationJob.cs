@@ -5,6 +5,7 @@ using Rlhf.Spec;
 using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Generation;
 using Rlhf.Trainer.Methods;
+using Rlhf.Trainer.Methods.RewardSources;
 using Rlhf.Trainer.Models;
 using Rlhf.Trainer.Tokenizers;
 using TorchSharp;
@@ -42,10 +43,13 @@ internal sealed class EvaluationJob : ITrainingMethod
     /// <param name="rowTokenizer">Makes the tokeniser of rows that goes with a model.</param>
     /// <param name="load">Loads the model of a role.</param>
     /// <param name="seed">The run's seed.</param>
+    /// <param name="rewards">Makes what scores the answers; its argument gives the reward model. Null is the reward model alone.</param>
     public EvaluationJob(
         EvaluateSpec spec, PreferenceMethod method, IReadOnlyCollection<string> roles, EvaluationData data,
-        Func<LoadedModel, RowTokenizer> rowTokenizer, Func<string, LoadedModel> load, long seed)
+        Func<LoadedModel, RowTokenizer> rowTokenizer, Func<string, LoadedModel> load, long seed,
+        Func<Func<Transformer>, RewardFunction>? rewards = null)
     {
+        Scoring = (rewards ?? RewardFunction.OfModel)(() => loaded[ModelRoles.Reward].Model);
         this.spec = spec;
         this.method = method;
         this.data = data with
@@ -82,6 +86,9 @@ internal sealed class EvaluationJob : ITrainingMethod
         if (this.data.Preferences.Count > 0 && this.data.TrainingPreferences.Count > 0)
             steps.Add(BagsOfWords);
     }
+
+    /// <summary>What scores the answers: the proxy reward.</summary>
+    public RewardFunction Scoring { get; }
 
     /// <inheritdoc/>
     public int Step { get; private set; }
@@ -181,11 +188,17 @@ internal sealed class EvaluationJob : ITrainingMethod
         int[][] responses = Generate(model, asked, set.Greedy ? 0 : spec.Temperature, draw, first);
 
         Episode[] episodes =
-            [.. responses.Select((response, i) => new Episode(rows.Prompt(chosen[i].Prompt), response, rows.Ended(response)))];
+            [
+                .. responses.Select((response, i) => new Episode(rows.Prompt(chosen[i].Prompt), response, rows.Ended(response))
+                {
+                    Reference = chosen[i].Reference,
+                }),
+            ];
         if (set.FewShot)
             episodes = [.. episodes.Select(episode => CutAtNextTurn(episode, model.Tokenizer, rows))];
         int[][] sequences = [.. episodes.Select(episode => episode.Sequence())];
-        float[] scores = Rewards.Score(reward.Model, sequences, reward.Tokenizer.PadId);
+        float[] scores =
+            Scoring.Score(new AnswerBatch(episodes, model.Tokenizer, $"{Stages.Evaluate}/{set.Name}/{draw}/{first}")).Totals;
         float[]? heldOut = playsForWins
             ? Rewards.Score(loaded[ModelRoles.HeldOutReward].Model, sequences, reward.Tokenizer.PadId)
             : null;
@@ -317,7 +330,7 @@ internal sealed class EvaluationJob : ITrainingMethod
         string text = tokenizer.Decode(episode.Response);
         int end = ChatTemplate.NextTurn.Select(mark => text.IndexOf(mark, StringComparison.Ordinal))
             .Where(at => at >= 0).DefaultIfEmpty(-1).Min();
-        return end < 0 ? episode : new Episode(episode.Prompt, rows.Completion(text[..end].Trim()), Ended: true);
+        return end < 0 ? episode : episode with { Response = rows.Completion(text[..end].Trim()), Ended = true };
     }
 
     /// <summary>Holds the models that a chunk needs, and no others: several large ones do not fit beside each other.</summary>

@@ -139,7 +139,7 @@ internal sealed class StageInputs(
         LoadedModel sft = Model(ModelRoles.Sft), reward = Model(ModelRoles.Reward);
         RowTokenizer rows = RowTokenizer(sft);
         Row[] validation = [.. OptionalRows(DatasetNames.Prompts, "validation").Take(spec.Answers().ValidationPrompts)];
-        var rewards = RewardFunction.Create(spec.Rewards, () => reward.Model, spec.RunId!, Environment.GetEnvironmentVariable);
+        RewardFunction rewards = Rewards(() => reward.Model);
         IPolicyMethod method = build(sft, reward, rows, rewards);
         return new StageWork
         {
@@ -171,10 +171,11 @@ internal sealed class StageInputs(
                 Safety = OptionalRows(DatasetNames.Safety, "test"),
                 Demonstrations = OptionalRows(DatasetNames.Demonstrations, "validation"),
             },
-            RowTokenizer, Model, spec.Seed);
+            RowTokenizer, Model, spec.Seed, Rewards);
         return new StageWork
         {
             Method = method,
+            Rewards = method.Scoring,
             WriteFiles = folder => File.WriteAllBytes(
                 Path.Combine(folder, ArtifactNames.Evaluation), JsonSerializer.SerializeToUtf8Bytes(method.Report(), RlhfJson.Indented)),
         };
@@ -251,6 +252,9 @@ internal sealed class StageInputs(
         model.Precision = spec.Trainer.Precision;
         model.GradientCheckpointing = spec.Trainer.GradientCheckpointing;
     }
+
+    private RewardFunction Rewards(Func<Transformer> model) =>
+        RewardFunction.Create(spec.Rewards, model, spec.RunId!, Environment.GetEnvironmentVariable);
 
     private RowTokenizer RowTokenizer(LoadedModel model) => new(model.Tokenizer, spec.Model, model.Config.MaxPositions, MaxNewTokens);
 

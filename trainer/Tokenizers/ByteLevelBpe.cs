@@ -157,10 +157,10 @@ public sealed class ByteLevelBpe : ITokenizer
         ReadOnlySpan<char> rest = text;
         while (added is not null && rest.IndexOfAny(added) is >= 0 and int at)
         {
-            EncodePlain(rest[..at], prefix, result);
             AddedToken token = AddedToken.LongestAt(rest[at..], definition.AddedTokens, allowSpecial);
+            EncodePlain(token.Before(rest[..at]), prefix, result);
             result.Add(token.Id);
-            rest = rest[(at + token.Content.Length)..];
+            rest = token.Behind(rest[(at + token.Content.Length)..]);
         }
 
         EncodePlain(rest, prefix, result);

@@ -121,15 +121,7 @@ public sealed class SentencePieceTokenizer : ITokenizer
         config["eos_token"] = special.Eos;
         config["pad_token"] = special.Pad;
         config["added_tokens_decoder"] = new JsonObject(special.Added.OrderBy(token => token.Id).DistinctBy(token => token.Id).Select(token =>
-            KeyValuePair.Create(token.Id.ToString(CultureInfo.InvariantCulture), (JsonNode?)new JsonObject
-            {
-                ["content"] = token.Content,
-                ["lstrip"] = false,
-                ["normalized"] = false,
-                ["rstrip"] = false,
-                ["single_word"] = false,
-                ["special"] = token.Special,
-            })));
+            KeyValuePair.Create(token.Id.ToString(CultureInfo.InvariantCulture), (JsonNode?)token.Write(withId: false))));
         TokenizerFiles.WriteConfig(config, directory);
     }
 
@@ -184,10 +176,10 @@ public sealed class SentencePieceTokenizer : ITokenizer
         ReadOnlySpan<char> rest = text;
         while (added is not null && rest.IndexOfAny(added) is >= 0 and int at)
         {
-            EncodePlain(rest[..at], prefix, result);
             AddedToken token = special.At(rest[at..], allowSpecial);
+            EncodePlain(token.Before(rest[..at]), prefix, result);
             result.Add(token.Id);
-            rest = rest[(at + token.Content.Length)..];
+            rest = token.Behind(rest[(at + token.Content.Length)..]);
             prefix = false; // only a text's first word gets a space
         }
 

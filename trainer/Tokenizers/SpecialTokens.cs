@@ -7,6 +7,44 @@ namespace Rlhf.Trainer.Tokenizers;
 /// <summary>A token outside the merges, found in the text as it stands; a special one is a control token.</summary>
 internal sealed record AddedToken(int Id, string Content, bool Special)
 {
+    /// <summary>White space before it belongs to it ("lstrip").</summary>
+    public bool TakesSpaceBefore { get; init; }
+
+    /// <summary>White space behind it belongs to it ("rstrip").</summary>
+    public bool TakesSpaceBehind { get; init; }
+
+    /// <summary>Reads an entry of "added_tokens" or "added_tokens_decoder".</summary>
+    /// <exception cref="ModelFormatException">It has no content, or asks for what is not supported.</exception>
+    public static AddedToken Read(int id, JsonNode? entry, string file)
+    {
+        if ((entry as JsonObject)?["content"] is not JsonValue name || !name.TryGetValue(out string? content) || content.Length == 0)
+            throw new ModelFormatException(file, $"the added token {id} has no content.");
+        if (Is("single_word"))
+            throw new ModelFormatException(file, $"the added token '{content}' is to be found as a whole word only, which is not supported.");
+        return new AddedToken(id, content, Is("special")) { TakesSpaceBefore = Is("lstrip"), TakesSpaceBehind = Is("rstrip") };
+
+        bool Is(string field) => entry[field] is JsonValue value && value.TryGetValue(out bool given) && given;
+    }
+
+    /// <summary>The entry that <see cref="Read"/> reads; "added_tokens" have their ids in it, "added_tokens_decoder" has them as keys.</summary>
+    public JsonObject Write(bool withId)
+    {
+        JsonObject entry = withId ? new() { ["id"] = Id } : [];
+        entry["content"] = Content;
+        entry["single_word"] = false;
+        entry["lstrip"] = TakesSpaceBefore;
+        entry["rstrip"] = TakesSpaceBehind;
+        entry["normalized"] = false;
+        entry["special"] = Special;
+        return entry;
+    }
+
+    /// <summary>What comes before it in a text that it splits.</summary>
+    public ReadOnlySpan<char> Before(ReadOnlySpan<char> text) => TakesSpaceBefore ? text.TrimEnd() : text;
+
+    /// <summary>What comes behind it.</summary>
+    public ReadOnlySpan<char> Behind(ReadOnlySpan<char> text) => TakesSpaceBehind ? text.TrimStart() : text;
+
     /// <summary>The longest of the tokens that a text begins with; there is one.</summary>
     public static AddedToken LongestAt(ReadOnlySpan<char> text, IEnumerable<AddedToken> tokens, bool allowSpecial)
     {
@@ -66,8 +104,10 @@ internal sealed record SpecialTokens
     /// <param name="vocabulary">The tokens by name.</param>
     /// <param name="known">Added tokens that the vocabulary's own file names.</param>
     /// <param name="startsByDefault">What holds where "add_bos_token" is missing.</param>
+    /// <param name="startNamed">The start token that the vocabulary's own file names.</param>
     public static SpecialTokens Read(
-        string directory, IReadOnlyDictionary<string, int> vocabulary, IReadOnlyList<AddedToken> known, bool startsByDefault)
+        string directory, IReadOnlyDictionary<string, int> vocabulary, IReadOnlyList<AddedToken> known, bool startsByDefault,
+        string? startNamed = null)
     {
         JsonObject tokenizerConfig = ReadIfPresent(directory, "tokenizer_config.json");
         JsonObject map = ReadIfPresent(directory, "special_tokens_map.json");
@@ -89,7 +129,9 @@ internal sealed record SpecialTokens
         if (pad is null || pad == eos) pad = ById("pad_token_id");
         if (pad is null || pad == eos) pad = UsualPad.FirstOrDefault(ids.ContainsKey);
         bool starts = tokenizerConfig["add_bos_token"] is JsonValue value && value.TryGetValue(out bool given) ? given : startsByDefault;
-        string? start = starts ? Named("bos_token") ?? ById("bos_token_id") ?? (ids.ContainsKey("<s>") ? "<s>" : null) : null;
+        string? start = Named("bos_token") ?? startNamed ?? ById("bos_token_id") ?? (ids.ContainsKey("<s>") ? "<s>" : null);
+        if (!starts)
+            start = null;
         foreach (string? token in (string?[])[eos, pad, start])
         {
             if (token is not null && added.All(t => t.Content != token)) added.Add(new AddedToken(ids[token], token, Special: true));
@@ -132,10 +174,10 @@ internal sealed record SpecialTokens
     {
         foreach ((string key, JsonNode? entry) in tokenizerConfig["added_tokens_decoder"] as JsonObject ?? [])
         {
-            bool special = entry?["special"] is JsonValue value && value.TryGetValue(out bool given) && given;
-            if (!int.TryParse(key, NumberStyles.None, CultureInfo.InvariantCulture, out int id) || Text(entry?["content"]) is not { Length: > 0 } content)
-                throw new ModelFormatException(Path.Combine(directory, "tokenizer_config.json"), $"'added_tokens_decoder' has no token under '{key}'.");
-            yield return new AddedToken(id, content, special);
+            string file = Path.Combine(directory, "tokenizer_config.json");
+            yield return int.TryParse(key, NumberStyles.None, CultureInfo.InvariantCulture, out int id)
+                ? AddedToken.Read(id, entry, file)
+                : throw new ModelFormatException(file, $"'added_tokens_decoder' has '{key}' where a token's id belongs.");
         }
 
         foreach ((string content, JsonNode? id) in ReadIfPresent(directory, "added_tokens.json"))

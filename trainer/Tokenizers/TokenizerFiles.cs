@@ -29,16 +29,7 @@ internal static class TokenizerFiles
             ["version"] = "1.0",
             ["truncation"] = null,
             ["padding"] = null,
-            ["added_tokens"] = new JsonArray([.. definition.AddedTokens.OrderBy(t => t.Id).Select(t => new JsonObject
-            {
-                ["id"] = t.Id,
-                ["content"] = t.Content,
-                ["single_word"] = false,
-                ["lstrip"] = false,
-                ["rstrip"] = false,
-                ["normalized"] = false,
-                ["special"] = t.Special,
-            })]),
+            ["added_tokens"] = new JsonArray([.. definition.AddedTokens.OrderBy(t => t.Id).Select(t => t.Write(withId: true))]),
             ["normalizer"] = definition.NormaliseToNfc ? new JsonObject { ["type"] = "NFC" } : null,
             ["pre_tokenizer"] = PreTokenizerJson(definition),
             ["post_processor"] = file["post_processor"]?.DeepClone() ?? ByteLevel(addPrefixSpace: false, useRegex: true),
@@ -97,10 +88,9 @@ internal static class TokenizerFiles
         List<AddedToken> added = [];
         foreach (JsonNode? entry in root["added_tokens"] as JsonArray ?? [])
         {
-            var token = entry as JsonObject;
-            if (Text(token?["content"]) is not { Length: > 0 } content || Number(token?["id"]) is not { } id)
-                throw new ModelFormatException(file, "an entry of 'added_tokens' has no id or no content.");
-            added.Add(new AddedToken(id, content, token?["special"] is JsonValue s && s.TryGetValue(out bool special) && special));
+            if (Number((entry as JsonObject)?["id"]) is not { } id)
+                throw new ModelFormatException(file, "an entry of 'added_tokens' has no id.");
+            added.Add(AddedToken.Read(id, entry, file));
         }
 
         (PreTokenizer preTokenizer, bool addPrefixSpace) = ReadPreTokenizer(root["pre_tokenizer"], file);
@@ -156,7 +146,9 @@ internal static class TokenizerFiles
 
     private static BpeDefinition WithSpecialTokens(BpeDefinition definition, string directory)
     {
-        SpecialTokens special = SpecialTokens.Read(directory, definition.Vocabulary, definition.AddedTokens, startsByDefault: false);
+        string? start = StartOf(definition.TokenizerFile["post_processor"]);
+        SpecialTokens special = SpecialTokens.Read(
+            directory, definition.Vocabulary, definition.AddedTokens, startsByDefault: start is not null, start);
         return definition with
         {
             Eos = special.Eos,
@@ -166,6 +158,18 @@ internal static class TokenizerFiles
             AddedTokens = special.Added,
             ConfigFile = special.ConfigFile,
         };
+    }
+
+    /// <summary>The token that a template of the post-processor puts before a text, as Llama 3's does; null where none does.</summary>
+    private static string? StartOf(JsonNode? processor)
+    {
+        if (processor is not JsonObject step)
+            return null;
+        if (Text(step["type"]) == "Sequence")
+            return (step["processors"] as JsonArray ?? []).Select(StartOf).FirstOrDefault(start => start is not null);
+        return Text(step["type"]) == "TemplateProcessing" && step["single"] is JsonArray { Count: > 0 } single
+            ? Text(((single[0] as JsonObject)?["SpecialToken"] as JsonObject)?["id"])
+            : null;
     }
 
     private static (PreTokenizer PreTokenizer, bool AddPrefixSpace) ReadPreTokenizer(JsonNode? node, string file)

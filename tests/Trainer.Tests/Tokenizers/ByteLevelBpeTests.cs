@@ -176,6 +176,71 @@ public sealed class ByteLevelBpeTests
         Assert.Equal(857, ByteLevelBpe.Load(folder.Path).PadId);
     }
 
+    /// <summary>Llama 3's and Qwen2's tokenizer.json, as far as they differ from GPT-2's, over the fixture's vocabulary.</summary>
+    [Theory]
+    [InlineData(PreTokenizer.Llama3Pattern, "12345", "123|45")]
+    [InlineData(PreTokenizer.Qwen2Pattern, "12345", "1|2|3|4|5")]
+    [InlineData(PreTokenizer.Llama3Pattern, "IT'S you", "IT|'S| you")]
+    public void A_split_pattern_in_tokenizer_json_decides_where_pairs_may_merge(string pattern, string text, string pieces)
+    {
+        using TemporaryFolder folder = Changed(json => json["pre_tokenizer"] = JsonNode.Parse($$"""
+            {"type": "Sequence", "pretokenizers": [
+              {"type": "Split", "pattern": {"Regex": {{JsonSerializer.Serialize(pattern)}} }, "behavior": "Isolated", "invert": false},
+              {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]}
+            """));
+        ByteLevelBpe tokenizer = ByteLevelBpe.Load(folder.Path);
+        Assert.Equal(pieces.Split('|').SelectMany(piece => tokenizer.Encode(piece)), tokenizer.Encode(text));
+        using var saved = new TemporaryFolder();
+        tokenizer.Save(saved.Path);
+        Assert.Equal(tokenizer.Encode(text), ByteLevelBpe.Load(saved.Path).Encode(text));
+    }
+
+    [Fact]
+    public void Added_tokens_take_the_space_beside_them_where_they_say_so()
+    {
+        using TemporaryFolder folder = Changed(json =>
+        {
+            var added = (JsonArray)json["added_tokens"]!;
+            added.Add(JsonNode.Parse("""{"id": 857, "content": "<sep>", "lstrip": true, "rstrip": true, "special": false}"""));
+            added.Add(JsonNode.Parse("""{"id": 858, "content": "<sep>2", "special": false}"""));
+        });
+        ByteLevelBpe tokenizer = ByteLevelBpe.Load(folder.Path);
+        Assert.Equal([.. tokenizer.Encode("you"), 857, .. tokenizer.Encode("are")], tokenizer.Encode("you \n<sep>  are").AsEnumerable());
+        Assert.Equal([.. tokenizer.Encode("you "), 858, .. tokenizer.Encode(" are")], tokenizer.Encode("you <sep>2 are").AsEnumerable());
+        using var saved = new TemporaryFolder();
+        tokenizer.Save(saved.Path);
+        Assert.Equal(tokenizer.Encode("you <sep> are"), ByteLevelBpe.Load(saved.Path).Encode("you <sep> are"));
+
+        using TemporaryFolder words = Changed(json => json["added_tokens"]![0]!["single_word"] = true);
+        string message = Assert.Throws<ModelFormatException>(() => ByteLevelBpe.Load(words.Path)).Message;
+        Assert.Contains("'<|endoftext|>' is to be found as a whole word only", message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("{}", 856)]
+    [InlineData("""{"add_bos_token": false}""", null)]
+    public void A_post_processor_that_begins_texts_names_the_start_token(string config, int? start)
+    {
+        using TemporaryFolder folder = Changed(json => json["post_processor"] = JsonNode.Parse("""
+            {"type": "Sequence", "processors": [
+              {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true},
+              {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]}]}
+            """));
+        File.WriteAllText(Path.Combine(folder.Path, "tokenizer_config.json"), config);
+        Assert.Equal(start, ByteLevelBpe.Load(folder.Path).StartId);
+        Assert.Null(ByteLevelBpe.Load(Folder).StartId);
+    }
+
+    private static TemporaryFolder Changed(Action<JsonObject> change)
+    {
+        TemporaryFolder folder = FixtureFolder(tokenizerJson: true);
+        string file = Path.Combine(folder.Path, "tokenizer.json");
+        JsonObject json = JsonNode.Parse(File.ReadAllText(file))!.AsObject();
+        change(json);
+        File.WriteAllText(file, json.ToJsonString());
+        return folder;
+    }
+
     public static TheoryData<string, string> Unsupported => new()
     {
         { """{"model": {"type": "WordPiece"}}""", "type 'WordPiece' is not supported" },

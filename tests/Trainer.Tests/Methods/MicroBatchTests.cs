@@ -67,7 +67,13 @@ public class MicroBatchTests
         {
             PpoSpec spec = new()
             {
-                Iterations = 1, Episodes = 8, MinibatchSize = 8, Epochs = 1, MaxNewTokens = 24, MaxGradientNorm = 0, PtxCoefficient = 0.5,
+                Iterations = 1,
+                Episodes = 8,
+                MinibatchSize = 8,
+                Epochs = 1,
+                MaxNewTokens = 24,
+                MaxGradientNorm = 0,
+                PtxCoefficient = 0.5,
                 MissingEos = MissingEosMode.None,
             };
             Transformer sft = Toy.Model(), reward = Transformer.WithScoreHead(sft, 3);
@@ -96,7 +102,13 @@ public class MicroBatchTests
         {
             RlooSpec spec = new()
             {
-                Iterations = 1, Episodes = 16, GroupSize = 2, MinibatchSize = 8, Epochs = 1, MaxNewTokens = 24, MaxGradientNorm = 0,
+                Iterations = 1,
+                Episodes = 16,
+                GroupSize = 2,
+                MinibatchSize = 8,
+                Epochs = 1,
+                MaxNewTokens = 24,
+                MaxGradientNorm = 0,
                 MissingEos = MissingEosMode.None,
             };
             Transformer sft = Toy.Model(), reward = Transformer.WithScoreHead(sft, 3);
@@ -114,8 +126,15 @@ public class MicroBatchTests
         {
             GrpoSpec spec = new()
             {
-                Iterations = 1, Episodes = 16, GroupSize = 4, MinibatchSize = 8, Epochs = 1, MaxNewTokens = 24, MaxGradientNorm = 0,
-                MissingEos = MissingEosMode.None, Aggregation = aggregation,
+                Iterations = 1,
+                Episodes = 16,
+                GroupSize = 4,
+                MinibatchSize = 8,
+                Epochs = 1,
+                MaxNewTokens = 24,
+                MaxGradientNorm = 0,
+                MissingEos = MissingEosMode.None,
+                Aggregation = aggregation,
             };
             Transformer sft = Toy.Model(), reward = Transformer.WithScoreHead(sft, 3);
             return (new Grpo(sft, reward, spec, PromptRows(), Toy.Tokenizer, 1, size), [sft, reward]);

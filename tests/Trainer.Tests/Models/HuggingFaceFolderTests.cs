@@ -172,8 +172,13 @@ public sealed class HuggingFaceFolderTests : IDisposable
     /// <summary>The names of transformers' classes.</summary>
     private static readonly Dictionary<string, string> ClassPrefixes = new()
     {
-        ["llama"] = "Llama", ["mistral"] = "Mistral", ["qwen2"] = "Qwen2", ["qwen3"] = "Qwen3",
-        ["gpt2"] = "GPT2", ["gpt_neox"] = "GPTNeoX", ["opt"] = "OPT",
+        ["llama"] = "Llama",
+        ["mistral"] = "Mistral",
+        ["qwen2"] = "Qwen2",
+        ["qwen3"] = "Qwen3",
+        ["gpt2"] = "GPT2",
+        ["gpt_neox"] = "GPTNeoX",
+        ["opt"] = "OPT",
     };
 
     private (JsonObject Config, JsonObject Header) SaveAndRead(Transformer model)

@@ -69,14 +69,14 @@ public sealed class RewardFunction : IDisposable
 
     private static IRewardSource Source(
         RewardSourceSpec spec, Func<Transformer> model, string runId, Func<string, string?> environment) => spec.Source switch
-    {
-        RewardSourceKind.Model => new ModelReward(model),
-        RewardSourceKind.Regex => new RegexReward(spec.Pattern!),
-        RewardSourceKind.Length => new LengthReward(spec),
-        RewardSourceKind.ExactMatch => new ExactMatchReward(spec.IgnoreCase ?? false),
-        RewardSourceKind.Http => HttpReward.Create(spec, runId, environment),
-        _ => throw new JobInputException($"This trainer knows no reward source '{spec.Source}'.", "Take a trainer of the run's version."),
-    };
+        {
+            RewardSourceKind.Model => new ModelReward(model),
+            RewardSourceKind.Regex => new RegexReward(spec.Pattern!),
+            RewardSourceKind.Length => new LengthReward(spec),
+            RewardSourceKind.ExactMatch => new ExactMatchReward(spec.IgnoreCase ?? false),
+            RewardSourceKind.Http => HttpReward.Create(spec, runId, environment),
+            _ => throw new JobInputException($"This trainer knows no reward source '{spec.Source}'.", "Take a trainer of the run's version."),
+        };
 
     private sealed record Term(string? Name, double Weight, IRewardSource Source);
 }

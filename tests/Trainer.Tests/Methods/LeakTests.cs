@@ -31,7 +31,11 @@ public class LeakTests
         using var grpo = new Grpo(
             model, scoring, new GrpoSpec { Episodes = 8, MinibatchSize = 4, MaxNewTokens = 3, GroupSize = 2 },
             Toy.TokenizedPrompts, Toy.Tokenizer, seed: 1);
-        ITrainingMethod[] methods = [reward, ppo, dpo, rloo, grpo, sft]; // SFT last: it moves the weights of the references
+        using Transformer frozen = model.Clone();
+        using var adapted = new Ppo(
+            frozen, scoring, new PpoSpec { Episodes = 8, MinibatchSize = 4, MaxNewTokens = 3 },
+            Toy.TokenizedPrompts, [], Toy.Tokenizer, seed: 1, adapter: new LoraOptions(2, 2, [LoraOptions.AllLinear]));
+        ITrainingMethod[] methods = [reward, ppo, dpo, rloo, grpo, adapted, sft]; // SFT last: it moves the weights of the references
         foreach (ITrainingMethod method in methods)
         {
             StepAndMeasure(method);

@@ -106,7 +106,7 @@ public sealed class HuggingFaceFolderTests : IDisposable
         [
             .. model.NamedWeights().Select(w => (w.Name.StartsWith(names.Prefix, StringComparison.Ordinal)
                 ? w.Name[names.Prefix.Length..] : w.Name, w.Value.to(ScalarType.Float16))),
-            .. model.Config.TiedEmbeddings ? [(head, model.NamedWeights()[0].Value.to(ScalarType.Float16))] : Array.Empty<(string, Tensor)>(),
+            .. model.NamedWeights().Take(model.Config.TiedEmbeddings ? 1 : 0).Select(w => (head, w.Value.to(ScalarType.Float16))),
             ..
             from buffer in model.Config.ModelType switch
             {

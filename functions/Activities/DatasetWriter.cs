@@ -164,12 +164,12 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
         [
             (DatasetNames.Text, "train", spec.Pretrain is not null, "list files under data.text or data.demonstrations"),
             (DatasetNames.Demonstrations, "train", spec.Sft.Epochs > 0, more),
-            (DatasetNames.Preferences, "train", true, more),
+            (DatasetNames.Preferences, "train", spec.Aligns(), more),
             (DatasetNames.Preferences, "validation", spec.Gates.MinRewardAccuracy is not null,
                 $"{more}, raise data.validationFraction, or remove gates.minRewardAccuracy"),
-            (DatasetNames.Preferences, "test", true, $"{more}, raise data.testFraction, or mark a file with split: test"),
-            (DatasetNames.Prompts, "train", spec.Online() is not null, more),
-            (DatasetNames.Prompts, "validation", spec.Answers().ValidationPrompts > 0,
+            (DatasetNames.Preferences, "test", spec.Aligns(), $"{more}, raise data.testFraction, or mark a file with split: test"),
+            (DatasetNames.Prompts, "train", spec.Aligns() && spec.Online() is not null, more),
+            (DatasetNames.Prompts, "validation", spec.Aligns() && spec.Answers().ValidationPrompts > 0,
                 $"{more}, raise data.validationFraction, or set {Stages.Of(spec.Method)}.validationPrompts to 0"),
             (DatasetNames.Evaluation, "test", true, $"{more}, raise data.testFraction, or list files under data.evaluation"),
         ];

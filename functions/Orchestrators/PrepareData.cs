@@ -28,10 +28,14 @@ public static class PrepareData
             ? context.CallActivityAsync<ModelRef?>(
                 nameof(RegistryActivities.ResolveBaseModel), new BaseModelRequest(run.RunId, name), Retries.Storage)
             : Task.FromResult<ModelRef?>(null);
-        Task<IReadOnlyDictionary<string, DatasetRef>> datasets = run.Spec.Data.World is null
-            ? MergeFilesAsync(context, run)
-            : context.CallActivityAsync<IReadOnlyDictionary<string, DatasetRef>>(
-                nameof(DataActivities.GenerateWorld), run, Retries.Storage);
+        Task<IReadOnlyDictionary<string, DatasetRef>> datasets = run.Spec.Data switch
+        {
+            { World: not null } => context.CallActivityAsync<IReadOnlyDictionary<string, DatasetRef>>(
+                nameof(DataActivities.GenerateWorld), run, Retries.Storage),
+            { Flan: not null } => context.CallActivityAsync<IReadOnlyDictionary<string, DatasetRef>>(
+                nameof(FlanActivities.MixFlanTasks), run, Retries.Storage),
+            _ => MergeFilesAsync(context, run),
+        };
 
         // Both are awaited even if one fails: an orchestration does not end while a task it asked for is open.
         await Task.WhenAll(model, datasets);

@@ -104,6 +104,13 @@ public static class RlhfRun
                 models[ModelRoles.Sft] = models[ModelRoles.Base];
             }
 
+            if (!Spec.Aligns())
+            {
+                account.End(Stages.Reward, new StageOutcome { State = StageStates.Skipped });
+                account.End(Stages.Of(Spec.Method), new StageOutcome { State = StageStates.Skipped });
+                return;
+            }
+
             await RunStageAsync(
                 Stages.Reward, JobKind.Reward,
                 [.. Sets(DatasetNames.Preferences, "train", "validation"), .. Sets(DatasetNames.Demonstrations, "train")],
@@ -147,7 +154,8 @@ public static class RlhfRun
             await context.CallActivityAsync(
                 nameof(RegistryActivities.RegisterModel),
                 new ModelRegistration(
-                    Spec.Name, run.RunId, models, Stages.Of(Spec.Method), promotion, context.CurrentUtcDateTime), Retries.Storage);
+                    Spec.Name, run.RunId, models, Spec.Aligns() ? Stages.Of(Spec.Method) : ModelRoles.Sft, promotion,
+                    context.CurrentUtcDateTime), Retries.Storage);
             account.End(Stages.Promote, new StageOutcome { State = StageStates.Succeeded });
         }
 

@@ -2,6 +2,7 @@ using System.IO.Compression;
 using System.Security.Cryptography;
 using System.Text.Json;
 using Rlhf.Jobs;
+using Rlhf.Rows;
 using Rlhf.Spec;
 using Rlhf.Storage;
 
@@ -36,20 +37,25 @@ internal sealed class LocalInputs
     {
         var faults = new List<string>();
         var files = new Dictionary<string, LocalFile>();
-        if (!Directory.Exists(dataFolder) && DataFiles(spec.Data).Any())
+        (string Field, string File, bool JsonLines)[] named =
+        [
+            .. DataFiles(spec.Data).Select(entry => (entry.Field, entry.File.File, HoldsJsonLines(entry.File.File))),
+            .. FlanFiles(spec.Data.Flan),
+        ];
+        if (!Directory.Exists(dataFolder) && named.Length > 0)
             throw new UserErrorException($"There is no data folder '{dataFolder}'. Give the folder of the spec's data files with --data.");
 
-        foreach ((string field, DataFileSpec file) in DataFiles(spec.Data))
+        foreach ((string field, string file, bool jsonLines) in named)
         {
-            if (files.ContainsKey(file.File))
+            if (files.ContainsKey(file))
                 continue;
-            string path = Path.Combine(dataFolder, file.File);
+            string path = Path.Combine(dataFolder, file);
             if (!File.Exists(path))
-                faults.Add($"{field}: there is no file '{file.File}' in '{dataFolder}'. Correct the name, or give the folder with --data.");
-            else if (await FaultOfAsync(path, cancellation) is { } fault)
+                faults.Add($"{field}: there is no file '{file}' in '{dataFolder}'. Correct the name, or give the folder with --data.");
+            else if (await FaultOfAsync(path, jsonLines, cancellation) is { } fault)
                 faults.Add($"{field}: {fault}");
             else
-                files.Add(file.File, await LocalFile.HashAsync(path, cancellation));
+                files.Add(file, await LocalFile.HashAsync(path, cancellation));
         }
 
         IReadOnlyList<LocalFile> baseFiles = [];
@@ -92,6 +98,7 @@ internal sealed class LocalInputs
                 Evaluation = Renamed(spec.Data.Evaluation),
                 Comparisons = Renamed(spec.Data.Comparisons),
                 Safety = Renamed(spec.Data.Safety),
+                Flan = spec.Data.Flan is { } flan ? Renamed(flan) : null,
             },
             Model = baseFiles.Count == 0 ? spec.Model : spec.Model with { Base = BlobLayout.Input(baseSum, string.Empty).TrimEnd('/') },
         };
@@ -110,7 +117,21 @@ internal sealed class LocalInputs
     }
 
     private IReadOnlyList<DataFileSpec> Renamed(IReadOnlyList<DataFileSpec> list) =>
-        [.. list.Select(file => file with { File = BlobLayout.Input(files[file.File].Sha256, files[file.File].Name) })];
+        [.. list.Select(file => file with { File = Blob(file.File) })];
+
+    private FlanSpec Renamed(FlanSpec flan) => flan with
+    {
+        Templates = Blob(flan.Templates),
+        Tasks = [.. flan.Tasks.Select(task => task with { File = Blob(task.File), Name = task.Name ?? RowReader.SubsetOf(task.File) })],
+    };
+
+    private string Blob(string file) => BlobLayout.Input(files[file].Sha256, files[file].Name);
+
+    private static IEnumerable<(string Field, string File, bool JsonLines)> FlanFiles(FlanSpec? flan) => flan is null ? [] :
+    [
+        ("data.flan.templates", flan.Templates, false),
+        .. flan.Tasks.Select((task, index) => ($"data.flan.tasks[{index}].file", task.File, false)),
+    ];
 
     private static IEnumerable<(string Field, DataFileSpec File)> DataFiles(DataSpec data) =>
         from list in new (string Name, IReadOnlyList<DataFileSpec> Files)[]
@@ -124,12 +145,16 @@ internal sealed class LocalInputs
 
     private static bool IsRegistered(string model) => model.StartsWith("model:", StringComparison.Ordinal);
 
+    private static bool HoldsJsonLines(string file)
+    {
+        string name = file.EndsWith(".gz", StringComparison.Ordinal) ? file[..^".gz".Length] : file;
+        return Path.GetExtension(name).ToLowerInvariant() is not (".txt" or ".csv");
+    }
+
     /// <summary>What keeps a data file from being read at all. Whether its rows can be used is for the data stage to say.</summary>
-    private static async Task<string?> FaultOfAsync(string path, CancellationToken cancellation)
+    private static async Task<string?> FaultOfAsync(string path, bool jsonLines, CancellationToken cancellation)
     {
         bool zipped = path.EndsWith(".gz", StringComparison.Ordinal);
-        string name = zipped ? path[..^".gz".Length] : path;
-        bool json = Path.GetExtension(name).ToLowerInvariant() is not (".txt" or ".csv");
         int line = 0;
         int rows = 0;
         try
@@ -143,7 +168,7 @@ internal sealed class LocalInputs
                 if (string.IsNullOrWhiteSpace(row))
                     continue;
                 rows++;
-                if (json)
+                if (jsonLines)
                     JsonDocument.Parse(row).Dispose();
             }
         }

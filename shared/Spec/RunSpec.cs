@@ -94,6 +94,9 @@ public sealed record RunSpec
     public AnswerSampling Answers() => Online() is { } online
         ? new AnswerSampling(online.MaxNewTokens, online.Temperature, online.ValidationPrompts)
         : new AnswerSampling(Evaluate.MaxNewTokens, Evaluate.Temperature, (Dpo ?? new DpoSpec()).ValidationPrompts);
+
+    /// <summary>Whether the SFT model is only the start: a reward model and what is trained against it follow.</summary>
+    public bool Aligns() => Reward.Epochs > 0;
 }
 
 /// <summary>How answers are sampled while a run trains.</summary>
@@ -107,6 +110,9 @@ public sealed record DataSpec
 {
     [Description("Generates the sample world instead of reading files.")]
     public WorldSpec? World { get; init; }
+
+    [Description("Tasks as instructions, in FLAN's way, instead of the lists of files below.")]
+    public FlanSpec? Flan { get; init; }
 
     [Description("Pretraining text: .txt, or JSON lines with a field 'text'. Derived from the demonstrations where it is missing and the base is made from scratch.")]
     public IReadOnlyList<DataFileSpec> Text { get; init; } = [];
@@ -196,6 +202,54 @@ public sealed record WorldSpec
     [Description("Prompts of the evaluation.")]
     [Range(1, 100_000)]
     public int EvaluationPrompts { get; init; } = 400;
+}
+
+/// <summary>
+/// Instruction tuning in FLAN's way (Wei et al. 2021): tasks put into words by templates, options listed, one cluster held out, and the
+/// evaluation by rank classification.
+/// </summary>
+public sealed record FlanSpec
+{
+    [Description("FLAN's file of templates: JSON with an object PATTERNS of lists of [input, target], plain or gzip.")]
+    [MinLength(1)]
+    public required string Templates { get; init; }
+
+    [Description("The tasks.")]
+    public required IReadOnlyList<FlanTaskSpec> Tasks { get; init; }
+
+    [Description("The cluster that no training sees: every task of it is only for the evaluation.")]
+    [MinLength(1)]
+    public required string HeldOutCluster { get; init; }
+
+    [Description("Examples of each task that the evaluation keeps; of a task of the held-out cluster these alone are used.")]
+    [Range(1, 1_000_000)]
+    public int EvaluationExamples { get; init; } = 500;
+
+    [Description("Training examples of each task at most. FLAN mixes tasks in proportion to their examples, none counting for more than 3,000.")]
+    [Range(1, 1_000_000)]
+    public int MaxExamplesPerTask { get; init; } = 3000;
+}
+
+/// <summary>One task: questions that are answered by choosing among options.</summary>
+public sealed record FlanTaskSpec
+{
+    [Description("Lines of question, answer and rationale, parted by tabs, plain or gzip; the question ends with a list of options.")]
+    [MinLength(1)]
+    public required string File { get; init; }
+
+    [Description("The name by which metrics report the task; the file's name up to the first dot where it is missing.")]
+    public string? Name { get; init; }
+
+    [Description("The tasks that are alike: a task is unseen only where no task of its cluster was trained on.")]
+    [MinLength(1)]
+    public required string Cluster { get; init; }
+
+    [Description("The name of its templates in the file of templates. They may use {question}, {options_} and {answer}.")]
+    [MinLength(1)]
+    public string Templates { get; init; } = "arc";
+
+    [Description("The options of questions that list none, such as yes and no.")]
+    public IReadOnlyList<string> Labels { get; init; } = [];
 }
 
 /// <summary>The base model: an existing folder, or one made from scratch.</summary>
@@ -436,8 +490,8 @@ public sealed record SftSpec : OptimizationSpec
 /// <summary>The reward model: Bradley-Terry loss over all pairs of a prompt.</summary>
 public sealed record RewardSpec : OptimizationSpec
 {
-    [Description("Passes over the preferences; more than one overfits (Ouyang 2022).")]
-    [Range(1, 1000)]
+    [Description("Passes over the preferences; more than one overfits (Ouyang 2022). 0 ends the training with SFT: no reward model, no method after it.")]
+    [Range(0, 1000)]
     public int Epochs { get; init; } = 1;
 
     [Description("Prompts per step; all completions of a prompt are in one step.")]

@@ -190,7 +190,23 @@ public static class SpecReader
             yield return new SpecError("data.world", "excludes files: the sample world generates every data set");
         if (spec.Data.World is not null && spec.Data.HeldOutLabellers.Count > 0)
             yield return new SpecError("data.heldOutLabellers", "is for files: the sample world keeps a labeller of its own out");
-        if (spec.Data.World is null && spec.Data.Preferences.Count == 0)
+        if (spec.Data.Flan is { } flan)
+        {
+            if (files || spec.Data.World is not null)
+                yield return new SpecError("data.flan", "excludes data.world and lists of files: its tasks give every data set");
+            foreach (SpecError error in Contradictions(flan))
+                yield return error;
+        }
+
+        if (!spec.Aligns())
+        {
+            foreach (SpecError error in NeedsRewardModel(spec))
+                yield return error;
+        }
+
+        if (spec.Aligns() && spec.Data.Flan is not null)
+            yield return new SpecError("data.flan", "has no preferences to train a reward model on: set reward.epochs to 0, and the run ends with SFT");
+        else if (spec.Aligns() && spec.Data.World is null && spec.Data.Preferences.Count == 0)
             yield return new SpecError("data.preferences", "is empty: a reward model needs ranked completions");
         foreach ((string list, IReadOnlyList<DataFileSpec> entries) in new[]
         {
@@ -275,6 +291,43 @@ public static class SpecReader
             else if (target == "all-linear" && lora.Targets.Count > 1)
                 yield return new SpecError($"lora.targets[{index}]", "'all-linear' takes every matrix already; leave the others out");
         }
+    }
+
+    /// <summary>What a run without a reward model cannot be asked for.</summary>
+    private static IEnumerable<SpecError> NeedsRewardModel(RunSpec spec)
+    {
+        const string message = "needs a reward model, and reward.epochs is 0";
+        if (spec.Method != PreferenceMethod.Ppo)
+            yield return new SpecError("method", "would not be run: reward.epochs is 0, which ends the run with SFT");
+        if (spec.Rewards.Count > 0)
+            yield return new SpecError("rewards", "would not be read: reward.epochs is 0, which ends the run with SFT");
+        if (spec.Gates.MinRewardAccuracy is not null)
+            yield return new SpecError("gates.minRewardAccuracy", message);
+        if (spec.Gates.MinRewardGoldCorrelation is not null)
+            yield return new SpecError("gates.minRewardGoldCorrelation", message);
+        if (spec.Promotion.MinRewardGain is not null)
+            yield return new SpecError("promotion.minRewardGain", message);
+        if (spec.Guard.Metric != GuardMetric.None)
+            yield return new SpecError("guard.metric", message);
+    }
+
+    private static IEnumerable<SpecError> Contradictions(FlanSpec flan)
+    {
+        const string path = "must be a plain relative path: no '..', no leading '/', no '\\'";
+        if (!IsPlainRelativePath(flan.Templates))
+            yield return new SpecError("data.flan.templates", path);
+        foreach ((int index, FlanTaskSpec task) in flan.Tasks.Index())
+        {
+            if (!IsPlainRelativePath(task.File))
+                yield return new SpecError($"data.flan.tasks[{index}].file", path);
+            if (task.Labels.Count == 1 || task.Labels.Distinct(StringComparer.Ordinal).Count() < task.Labels.Count)
+                yield return new SpecError($"data.flan.tasks[{index}].labels", "must be at least two different options, or none");
+        }
+
+        if (!flan.Tasks.Any(task => task.Cluster == flan.HeldOutCluster))
+            yield return new SpecError("data.flan.heldOutCluster", $"'{flan.HeldOutCluster}' is the cluster of no task");
+        if (!flan.Tasks.Any(task => task.Cluster != flan.HeldOutCluster))
+            yield return new SpecError("data.flan.tasks", "are all of the held-out cluster: nothing is left to train on");
     }
 
     /// <summary>True for a path that stays below the folder it is relative to.</summary>

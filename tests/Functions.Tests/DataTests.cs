@@ -216,6 +216,48 @@ public sealed class DataTests(FunctionApp app)
             """));
     }
 
+    [Fact]
+    public async Task Tasks_in_FLANs_way_become_demonstrations_and_comparisons_and_a_cluster_is_held_out()
+    {
+        TestSpec spec = await FlanAsync();
+        DataReport report = await PrepareAsync(spec);
+        Dictionary<string, Row[]> sets = await SetsAsync(spec);
+        Row[] demonstrations = [.. sets["demonstrations.train"], .. sets["demonstrations.validation"]];
+        Assert.Equal(40, demonstrations.Length);
+        Assert.NotEmpty(sets["demonstrations.validation"]);
+        Assert.All(demonstrations, row => Assert.Equal("colours", row.Subset));
+        Assert.DoesNotContain(demonstrations, row => row.Prompt[0].Content.Contains("animal", StringComparison.Ordinal));
+        Assert.Equal(
+            [("animals, unseen cluster", 10), ("colours, seen cluster", 10)],
+            sets["comparisons.test"].GroupBy(row => row.Subset).Select(group => (group.Key, group.Count())).Order());
+        Assert.All(sets["comparisons.test"], row => Assert.Equal([1, 2], row.Ranks!.Order()));
+        Assert.Equal(
+            sets["comparisons.test"].Select(row => row.PromptKey).Order(), sets["evaluation.test"].Select(row => row.PromptKey).Order());
+        Assert.Empty(sets["comparisons.test"].Select(row => row.PromptKey).Intersect(demonstrations.Select(row => row.PromptKey)));
+        Assert.Equal([(51, 50, 1), (20, 20, 0)], report.Files.Select(file => (file.Lines, file.Rows, file.DroppedCount)));
+        Assert.Contains("none of its options", report.Files[0].Dropped[0].Reason, StringComparison.Ordinal);
+        Assert.All(sets["preferences.train"], _ => Assert.Fail("There are no preferences."));
+    }
+
+    [Theory]
+    [InlineData("templates", "tests/nowhere.json", "data.flan.templates: there is no file 'tests/nowhere.json'. Upload it")]
+    [InlineData("tasks", """[{"file": "{0}/colours.tsv", "cluster": "a", "templates": "none"}]""", "data.flan.tasks[0]: The file '{0}/templates.json' has no templates 'none'; it has quiz")]
+    [InlineData("tasks", """[{"file": "{0}/templates.json", "cluster": "a", "templates": "quiz"}]""", "data.flan.tasks[0]: the file '{0}/templates.json' has no usable line: line 1 has 1 fields")]
+    public async Task A_task_that_cannot_be_used_fails_the_run_with_the_reason(string field, string value, string error)
+    {
+        TestSpec spec = await FlanAsync();
+        string folder = $"tests/{spec.RunId}";
+        value = value.Replace("{0}", folder, StringComparison.Ordinal);
+        JsonNode? node = value.StartsWith('[') ? JsonNode.Parse(value) : JsonValue.Create(value);
+        if (node is JsonArray tasks)
+            tasks.Add(new JsonObject { ["file"] = $"{folder}/animals.tsv", ["cluster"] = "nature", ["templates"] = "quiz" });
+        spec.With($"data.flan.{field}", node);
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+        Assert.Equal(RunStates.Failed, view.State);
+        Assert.Contains(error.Replace("{0}", folder, StringComparison.Ordinal), view.Error, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("missing.jsonl", null, "there is no file '{0}'. Upload it")]
     [InlineData("empty.jsonl", "\n\n", "the file '{0}' has no usable row: it is empty")]
@@ -251,6 +293,31 @@ public sealed class DataTests(FunctionApp app)
         RunView view = await app.EndAsync(spec.RunId);
         Assert.Equal(RunStates.Failed, view.State);
         Assert.Contains(error, view.Error, StringComparison.Ordinal);
+    }
+
+    /// <summary>Two tasks of two clusters, one of them held out, on invented lines in the form of FLAN's files.</summary>
+    private async Task<TestSpec> FlanAsync()
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        string folder = $"tests/{spec.RunId}";
+        await app.UploadAsync($"{folder}/templates.json", """
+            {"PATTERNS": {"quiz": [["{question}\n\n{options_}", "{answer}"], ["Q: {question}\nA:\n{options_}", "{answer}"]]}}
+            """);
+        IEnumerable<string> colours = Lines(50, i => $@"Which of these is colour {i}?\nOptions:\n(A) red {i}\n(B) stone {i}" + $"\t(A)\tIt is, {i}.");
+        await app.UploadAsync($"{folder}/colours.tsv", string.Join('\n', [.. colours, @"Which?\nOptions:\n- a\n- b" + "\tc\tWhy."]) + "\n");
+        await app.UploadAsync($"{folder}/animals.tsv", string.Join('\n', Lines(20, i => $"Is number {i} an animal?\tyes\tIt moves.")));
+        return spec.With("reward.epochs", 0).With("data", JsonNode.Parse($$"""
+            {
+              "flan": {
+                "templates": "{{folder}}/templates.json", "heldOutCluster": "nature", "evaluationExamples": 10,
+                "tasks": [
+                  { "file": "{{folder}}/colours.tsv", "cluster": "looks", "templates": "quiz" },
+                  { "file": "{{folder}}/animals.tsv", "cluster": "nature", "templates": "quiz", "labels": ["yes", "no"] }
+                ]
+              },
+              "validationFraction": 0.3
+            }
+            """));
     }
 
     private static JsonObject File(string path) => new() { ["file"] = path };

@@ -54,6 +54,35 @@ public sealed class RunTests(FunctionApp app)
         Assert.NotNull(await app.Blobs.ReadAsync(BlobLayout.ModelVersion("m", spec.RunId), CancellationToken.None));
     }
 
+    [Fact]
+    public async Task A_run_without_epochs_of_the_reward_model_ends_with_SFT()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app, "tuned")).With("reward.epochs", 0);
+        await app.UploadAsync($"tests/{spec.RunId}/demos.jsonl", string.Join('\n', Enumerable.Range(0, 30).Select(i =>
+            $$"""{"prompt": "Question {{i}}?", "completion": "Answer {{i}}."}""")));
+        spec.With("data", System.Text.Json.Nodes.JsonNode.Parse($$"""
+            { "demonstrations": [ { "file": "tests/{{spec.RunId}}/demos.jsonl" } ],
+              "evaluation": [ { "file": "tests/{{spec.RunId}}/preferences.jsonl" } ] }
+            """));
+        await using FakeTrainer trainer = app.Trainer(spec);
+        await app.StartAsync(spec);
+        RunView view = await app.EndAsync(spec.RunId);
+
+        Assert.Null(view.Error);
+        Assert.Equal(RunStates.Succeeded, view.State);
+        Assert.Equal(
+            [
+                "data succeeded", "pretrain skipped", "sft succeeded", "reward skipped", "ppo skipped", "evaluate succeeded",
+                "promote succeeded",
+            ],
+            view.Stages.Select(stage => $"{stage.Name} {stage.State}"));
+        RunReport report = (await app.Http.GetFromJsonAsync<RunReport>($"api/runs/{spec.RunId}/report", RlhfJson.Compact))!;
+        Assert.Equal(["base", "sft"], report.Models.Keys.Order());
+        Assert.True(report.Promotion!.Promoted);
+        string production = (await app.TextAsync(BlobLayout.ProductionModel("tuned")))!;
+        Assert.Contains(report.Models["sft"].Sha256, production, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("dpo", "dpo 1")]
     [InlineData("rloo", "rloo 1, rloo 2, rloo 3")]

@@ -1,3 +1,5 @@
+using System.Globalization;
+using Rlhf.Jobs;
 using Rlhf.Report;
 using Rlhf.Rows;
 using Rlhf.World;
@@ -10,6 +12,8 @@ namespace Rlhf.Trainer.Evaluation;
 /// </summary>
 internal static class Comparisons
 {
+    private const string LikelihoodMetric = "comparison_likelihood";
+
     /// <summary>
     /// One language model: <c>comparison_likelihood</c> compares the log-probability of whole answers, which favours short ones;
     /// <c>comparison_likelihood_per_token</c> divides it by the answer's tokens.
@@ -20,7 +24,7 @@ internal static class Comparisons
     public static IEnumerable<EvaluationRow> OfLanguageModel(
         string model, IReadOnlyList<Row> comparisons, IReadOnlyList<CompletionLikelihood[]> likelihoods) =>
     [
-        .. Rows(model, "comparison_likelihood", comparisons, [.. likelihoods.Select(row => row.Select(answer => answer.LogProb).ToArray())]),
+        .. Rows(model, LikelihoodMetric, comparisons, [.. likelihoods.Select(row => row.Select(answer => answer.LogProb).ToArray())]),
         .. Rows(
             model, "comparison_likelihood_per_token", comparisons,
             [.. likelihoods.Select(row => row.Select(answer => answer.PerToken).ToArray())]),
@@ -33,6 +37,61 @@ internal static class Comparisons
     public static IEnumerable<EvaluationRow> OfRewardModel(
         string model, IReadOnlyList<Row> comparisons, IReadOnlyList<float[]> rewards) =>
         Rows(model, "comparison_reward", comparisons, [.. rewards.Select(row => row.Select(reward => (double)reward).ToArray())]);
+
+    /// <summary>
+    /// What no reading is worth: <c>chance</c> picks blindly, <c>majority</c> knows how the best answers are distributed and always picks
+    /// the text, or the place in the list, that is most often best among the comparisons of the same subset.
+    /// </summary>
+    /// <param name="comparisons">[C] ranked answers.</param>
+    public static IEnumerable<EvaluationRow> Baselines(IReadOnlyList<Row> comparisons)
+    {
+        double[][] alike = [.. comparisons.Select(row => new double[row.Completions.Count])];
+        var picked = new Dictionary<string, Func<Row, int, bool>>(StringComparer.Ordinal);
+        foreach (var subset in comparisons.GroupBy(row => row.Subset))
+        {
+            (Row Row, int Best)[] best = [.. subset.Select(row => (row, row.Ranks!.ToList().IndexOf(row.Ranks!.Min())))];
+            var text = best.GroupBy(entry => entry.Row.Completions[entry.Best], StringComparer.Ordinal)
+                .OrderByDescending(group => group.Count()).ThenBy(group => group.Key, StringComparer.Ordinal).First();
+            var place = best.GroupBy(entry => entry.Best).OrderByDescending(group => group.Count()).ThenBy(group => group.Key).First();
+            picked[subset.Key] = text.Count() > place.Count()
+                ? (row, answer) => row.Completions[answer] == text.Key
+                : (_, answer) => answer == place.Key;
+        }
+
+        return
+        [
+            .. Rows("chance", LikelihoodMetric, comparisons, alike),
+            .. Rows(
+                "majority", LikelihoodMetric, comparisons,
+                [.. comparisons.Select(row => row.Completions.Select((_, i) => picked[row.Subset](row, i) ? 1.0 : 0).ToArray())]),
+        ];
+    }
+
+    /// <summary>What instruction tuning changed on each subset, in words that claim no more than the intervals bear.</summary>
+    /// <param name="table">The report's figures.</param>
+    public static IEnumerable<string> Notes(IReadOnlyList<EvaluationRow> table)
+    {
+        foreach (EvaluationRow sft in table.Where(row => row is { Model: ModelRoles.Sft, Metric: LikelihoodMetric, Subset: not null }))
+        {
+            if (Of(ModelRoles.Base) is not { } before || Of("chance") is not { } chance)
+                continue;
+            string moved = Findings.Compare(before, sft) switch
+            {
+                Change.Higher => "rose",
+                Change.Lower => "fell",
+                _ => "did not move beyond the intervals",
+            };
+            yield return string.Create(
+                CultureInfo.InvariantCulture,
+                $"The likeliest answer is the best one ({sft.Subset}): from base to SFT this {moved}, ")
+                + string.Create(
+                    CultureInfo.InvariantCulture,
+                    $"{before.Value:0.000} ± {before.Ci95:0.000} to {sft.Value:0.000} ± {sft.Ci95:0.000}; chance is {chance.Value:0.000}.");
+
+            EvaluationRow? Of(string model) =>
+                table.FirstOrDefault(row => row.Model == model && row.Metric == LikelihoodMetric && row.Subset == sft.Subset);
+        }
+    }
 
     /// <summary>The figure over all comparisons, then by subset where there are several.</summary>
     private static IEnumerable<EvaluationRow> Rows(

@@ -38,7 +38,7 @@ internal sealed class EvaluationJob : ITrainingMethod
     /// <summary>Plans the evaluation; models are loaded when their turn comes.</summary>
     /// <param name="spec">The stage's settings.</param>
     /// <param name="method">The method that aligned the model.</param>
-    /// <param name="roles">The models there are, by role; <c>sft</c> and <c>reward</c> must be.</param>
+    /// <param name="roles">The models there are, by role; <c>sft</c> must be.</param>
     /// <param name="data">What to evaluate on.</param>
     /// <param name="rowTokenizer">Makes the tokeniser of rows that goes with a model.</param>
     /// <param name="load">Loads the model of a role.</param>
@@ -52,8 +52,12 @@ internal sealed class EvaluationJob : ITrainingMethod
         Scoring = (rewards ?? RewardFunction.OfModel)(() => loaded[ModelRoles.Reward].Model);
         this.spec = spec;
         this.method = method;
+        // Answers are sampled to be scored: without a reward model the likelihoods say what there is to say.
+        bool scored = roles.Contains(ModelRoles.Reward);
         this.data = data with
         {
+            Preferences = scored ? data.Preferences : [],
+            UnseenLabellers = scored ? data.UnseenLabellers : [],
             Prompts = [.. data.Prompts.Take(spec.MaxPrompts)],
             Examples = [.. data.Examples.Take(spec.FewShot)],
             // What the run held out of SFT; without any, the preferred completions of held-out rankings.
@@ -64,7 +68,7 @@ internal sealed class EvaluationJob : ITrainingMethod
         this.load = load;
         this.seed = seed;
         heldOutReward = roles.Contains(ModelRoles.HeldOutReward);
-        foreach (AnswerSet set in Sets(roles))
+        foreach (AnswerSet set in scored ? Sets(roles) : [])
         {
             for (int draw = 0; draw < set.Draws; draw++)
             {
@@ -80,6 +84,8 @@ internal sealed class EvaluationJob : ITrainingMethod
             Plan(this.data.Safety.Count, first => SafetyChunk(role, first));
         }
 
+        if (!scored)
+            return;
         Plan(this.data.Preferences.Count, first => ScoreChunk("preferences", this.data.Preferences, first, found => found.Rewards));
         Plan(this.data.UnseenLabellers.Count, first => ScoreChunk("unseen_labellers", this.data.UnseenLabellers, first, found => found.UnseenLabellers));
         Plan(this.data.Comparisons.Count, first => ScoreChunk("comparisons", this.data.Comparisons, first, found => found.Comparisons));

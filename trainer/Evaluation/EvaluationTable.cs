@@ -46,8 +46,9 @@ internal static class EvaluationTable
                 table.AddRange(Rows(set, [.. given.Select(draws => draws[0])]));
         }
 
-        Judged[][] sft = judged["sft"];
-        foreach (int n in spec.BestOf.Where(n => n > 1).Distinct().Order())
+        // Without a reward model nobody has answered.
+        Judged[][] sft = judged.GetValueOrDefault("sft", []);
+        foreach (int n in spec.BestOf.Where(n => n > 1 && sft.Length > 0).Distinct().Order())
             table.AddRange(BestOf(n, sft));
         foreach (string set in (string[])[aligned, aligned + "_greedy"])
         {
@@ -62,6 +63,7 @@ internal static class EvaluationTable
             table.AddRange(Refusals.Rows(role, data.Safety, results.SafetyAnswers.GetValueOrDefault(role, [])));
         }
 
+        table.AddRange(Comparisons.Baselines(data.Comparisons));
         table.AddRange(Comparisons.OfRewardModel(ModelRoles.Reward, data.Comparisons, results.Comparisons));
         if (judged.TryGetValue(aligned, out Judged[][]? policy))
             table.AddRange(WinRates(aligned, [.. policy.Select(draws => draws[0])], [.. sft.Select(draws => draws[0])]));
@@ -76,7 +78,7 @@ internal static class EvaluationTable
                 .. RewardAgreement.UnseenLabellers(data.UnseenLabellers, results.UnseenLabellers), .. GoldCorrelation(sft),
             ],
             BestOfN = curve,
-            Notes = Notes([.. curve.Where(point => point.Label != aligned)]),
+            Notes = [.. Notes([.. curve.Where(point => point.Label != aligned)]), .. Comparisons.Notes(table)],
         };
     }
 
@@ -224,7 +226,7 @@ internal static class EvaluationTable
     /// <summary>Prompts with the sampled answers side by side, from every subset in turn.</summary>
     private static List<EvaluationSample> Samples(int count, PreferenceMethod method, SortedDictionary<string, Judged[][]> judged)
     {
-        Judged[][] sft = judged["sft"];
+        Judged[][] sft = judged.GetValueOrDefault("sft", []);
         string aligned = Stages.Of(method);
         IEnumerable<int> chosen = Enumerable.Range(0, sft.Length)
             .GroupBy(i => sft[i][0].Row.Subset, StringComparer.Ordinal)

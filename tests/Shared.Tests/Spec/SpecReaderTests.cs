@@ -132,6 +132,11 @@ public sealed class SpecReaderTests
     [InlineData("dpo", """{"loss":"hinge"}""", "dpo.loss", "must be one of 'sigmoid', 'ipo'", "method", "\"dpo\"")]
     [InlineData("dpo", """{"loss":"ipo","labelSmoothing":0.1}""", "dpo.labelSmoothing", "is for loss 'sigmoid'", "method", "\"dpo\"")]
     [InlineData("guard", """{"maxKl":5}""", "guard", "is for methods that train in slices", "method", "\"dpo\"")]
+    [InlineData("data", """{"flan":{"templates":"t","heldOutCluster":"b","tasks":[{"file":"a","cluster":"a"},{"file":"b","cluster":"b"}]}}""", "data.flan", "set reward.epochs to 0")]
+    [InlineData("reward", """{"epochs":0}""", "method", "would not be run", "method", "\"rloo\"")]
+    [InlineData("reward", """{"epochs":0}""", "guard.metric", "needs a reward model", "guard", """{"metric":"proxyReward"}""")]
+    [InlineData("reward", """{"epochs":0}""", "gates.minRewardAccuracy", "needs a reward model", "gates", """{"minRewardAccuracy":0.6}""")]
+    [InlineData("reward", """{"epochs":0}""", "promotion.minRewardGain", "needs a reward model", "promotion", """{"minRewardGain":0.1}""")]
     [InlineData("evaluate", """{"bestOf":[1]}""", "evaluate.bestOf[0]", "must be from 2 to 1024")]
     public void A_contradiction_is_named(string field, string value, string path, string message, string? other = null, string otherValue = "") =>
         Refused(other is null ? With(Minimal, field, value) : With(With(Minimal, field, value), other, otherValue), path, message);
@@ -149,6 +154,15 @@ public sealed class SpecReaderTests
         SpecReader.Read(Scratch);
         Refused(With(Scratch, field, value), path, message);
     }
+
+    [Theory]
+    [InlineData("""{"templates":"../t","heldOutCluster":"b","tasks":[{"file":"a","cluster":"a"},{"file":"b","cluster":"b"}]}""", "data.flan.templates", "must be a plain relative path")]
+    [InlineData("""{"templates":"t","heldOutCluster":"b","tasks":[{"file":"/a","cluster":"a"},{"file":"b","cluster":"b"}]}""", "data.flan.tasks[0].file", "must be a plain relative path")]
+    [InlineData("""{"templates":"t","heldOutCluster":"b","tasks":[{"file":"a","cluster":"a","labels":["yes"]},{"file":"b","cluster":"b"}]}""", "data.flan.tasks[0].labels", "must be at least two different options")]
+    [InlineData("""{"templates":"t","heldOutCluster":"c","tasks":[{"file":"a","cluster":"a"},{"file":"b","cluster":"b"}]}""", "data.flan.heldOutCluster", "'c' is the cluster of no task")]
+    [InlineData("""{"templates":"t","heldOutCluster":"b","tasks":[{"file":"b","cluster":"b"}]}""", "data.flan.tasks", "are all of the held-out cluster")]
+    public void A_contradiction_among_FLANs_tasks_is_named(string flan, string path, string message) =>
+        Refused(With(With(Minimal, "reward", """{"epochs":0}"""), "data", $$"""{"flan":{{flan}}}"""), path, message);
 
     [Fact]
     public void All_faults_come_at_once_in_the_order_of_the_document()

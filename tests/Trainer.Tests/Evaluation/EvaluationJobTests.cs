@@ -78,7 +78,28 @@ public sealed class EvaluationJobTests
         Assert.Equal(tokens, Findings.Find(job.Report(), ModelRoles.Sft, "loss")!.N);
     }
 
-    private static EvaluationJob Create(Func<EvaluationData, EvaluationData>? change = null)
+    [Fact]
+    public void WithoutARewardModelTheLikelihoodsAreLeft()
+    {
+        using EvaluationJob job = Create(roles: [ModelRoles.Base, ModelRoles.Sft]);
+        while (job.Step < job.TotalSteps)
+            job.Advance();
+        EvaluationReport report = job.Report();
+
+        foreach (string model in (string[])[ModelRoles.Base, ModelRoles.Sft])
+        {
+            Assert.Equal(4, Findings.Find(report, model, "comparison_likelihood")!.N);
+            Assert.NotNull(Findings.Find(report, model, "loss"));
+        }
+
+        Assert.Equal(.5, Findings.Find(report, "chance", "comparison_likelihood", "honest")!.Value);
+        Assert.DoesNotContain(report.Table, row => row.Metric is "proxy_reward" or "comparison_reward");
+        Assert.Empty(report.Samples);
+        Assert.Empty(report.RewardModel);
+        Assert.Equal(3, report.Notes.Count);
+    }
+
+    private static EvaluationJob Create(Func<EvaluationData, EvaluationData>? change = null, string[]? roles = null)
     {
         var data = new EvaluationData
         {
@@ -97,7 +118,7 @@ public sealed class EvaluationJobTests
         };
         var model = new ModelSpec { ChatTemplate = ChatTemplateName.Plain, MaxPromptTokens = 24, MaxCompletionTokens = 12 };
         return new EvaluationJob(
-            Spec, PreferenceMethod.Ppo, Roles, change is null ? data : change(data),
+            Spec, PreferenceMethod.Ppo, roles ?? Roles, change is null ? data : change(data),
             loaded => new RowTokenizer(loaded.Tokenizer, model, loaded.Config.MaxPositions, Spec.MaxNewTokens), Load, seed: 3);
     }
 

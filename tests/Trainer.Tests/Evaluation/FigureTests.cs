@@ -1,6 +1,10 @@
 using Rlhf.Report;
 using Rlhf.Rows;
+using Rlhf.Spec;
 using Rlhf.Trainer.Evaluation;
+using Rlhf.Trainer.Methods;
+using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Tests.Methods;
 using Rlhf.World;
 using Xunit;
 
@@ -57,6 +61,69 @@ public sealed class FigureTests
         EvaluationRow[] rows = [.. Comparisons.OfLanguageModel("base", [Comparison("all", 1, 2)], [[new(-10, 10), new(-6, 3)]])];
 
         Assert.Equal([("comparison_likelihood", 0.0), ("comparison_likelihood_per_token", 1.0)], rows.Select(row => (row.Metric, row.Value)));
+    }
+
+    [Fact]
+    public void ChanceIsBlindAndTheMajorityKnowsWhatIsMostOftenRight()
+    {
+        Row[] comparisons =
+        [
+            // The second place is right twice of three times, and no text more often than once.
+            Comparison("places", 2, 1, 2, 2), Comparison("places", 2, 1, 2, 2) with { Completions = ["a", "b", "c", "d"] },
+            Comparison("places", 1, 2, 2, 2),
+            // "answer 0" is right three times, in other places.
+            Comparison("texts", 1, 2), Comparison("texts", 2, 1) with { Completions = ["answer 1", "answer 0"] }, Comparison("texts", 1, 2),
+        ];
+
+        EvaluationRow[] rows = [.. Comparisons.Baselines(comparisons)];
+
+        Assert.Equal([(null, .375), ("places", .25), ("texts", .5)], Of("chance"));
+        Assert.Equal([(null, 5 / 6.0), ("places", 2 / 3.0), ("texts", 1.0)], Of("majority"));
+
+        (string?, double)[] Of(string model) => [.. rows.Where(row => row.Model == model).Select(row => (row.Subset, row.Value))];
+    }
+
+    [Fact]
+    public void NotesClaimNoMoreThanTheIntervalsBear()
+    {
+        EvaluationRow[] table =
+        [
+            Likelihood("base", "a", .50, .05), Likelihood("sft", "a", .65, .05), Likelihood("chance", "a", .50, 0),
+            Likelihood("base", "b", .13, .05), Likelihood("sft", "b", .15, .05), Likelihood("chance", "b", .125, 0),
+        ];
+
+        Assert.Collection(
+            Comparisons.Notes(table),
+            note => Assert.Contains(
+                "(a): from base to SFT this rose, 0.500 ± 0.050 to 0.650 ± 0.050; chance is 0.500", note, StringComparison.Ordinal),
+            note => Assert.Contains("(b): from base to SFT this did not move beyond the intervals", note, StringComparison.Ordinal));
+
+        static EvaluationRow Likelihood(string model, string subset, double value, double ci) =>
+            new(model, "comparison_likelihood", value, 400, ci) { Subset = subset };
+    }
+
+    [Fact]
+    public void RankClassificationFindsWhatAModelHasLearnt()
+    {
+        using Transformer model = Toy.Model();
+        Row[] comparisons = [.. Enumerable.Range(0, Toy.Preferences.Count).Select(_ => Comparison("colours", 2, 1, 2))];
+        double before = Share();
+        var spec = new SftSpec { Epochs = 60, BatchSize = 8, LearningRate = 5e-3 };
+        using (var sft = new Sft(model, spec, Toy.Demonstrations, [], Toy.Tokenizer, 4, seed: 1))
+        {
+            while (sft.Step < sft.TotalSteps)
+                sft.Advance();
+        }
+
+        Assert.InRange(before, 0, .7);
+        Assert.InRange(Share(), .95, 1);
+
+        double Share()
+        {
+            CompletionLikelihood[] flat = CompletionLikelihood.Measure(
+                model, [.. Toy.Preferences.SelectMany(row => row.Completions.Select(completion => (row.Prompt, completion)))], Toy.Tokenizer.PadId);
+            return Comparisons.OfLanguageModel("sft", comparisons, [.. flat.Chunk(3)]).First().Value;
+        }
     }
 
     [Fact]

@@ -16,7 +16,12 @@ internal static class PpoIteration
 
     private static readonly PpoSpec Spec = new()
     {
-        Iterations = 5, Episodes = 64, Epochs = 2, MinibatchSize = 16, MaxNewTokens = 32, ValidationPrompts = 0,
+        Iterations = 5,
+        Episodes = 64,
+        Epochs = 2,
+        MinibatchSize = 16,
+        MaxNewTokens = 32,
+        ValidationPrompts = 0,
     };
 
     public static void Run(TextWriter page, ModelSize[] sizes)

@@ -77,7 +77,10 @@ public sealed class ReportActivities(IBlobStore blobs)
             double seconds = await TrainerSecondsAsync(job, cancellation);
             trainer += seconds;
             overhead += results.Sum(result => result.OverheadSeconds);
-            stages.Add(new StageReport(stage.Name, stage.State, stage.Seconds, seconds, AttemptsOf(job), stage.Metrics, Failures(job)));
+            stages.Add(new StageReport(stage.Name, stage.State, stage.Seconds, seconds, AttemptsOf(job), stage.Metrics, Failures(job))
+            {
+                PeakMemoryBytes = results.Select(result => result.PeakMemoryBytes).DefaultIfEmpty().Max(),
+            });
             lineage.AddRange(Lineage(stage.Name, job, results));
             if (stage.Name == Stages.Of(run.Spec.Method))
             {

@@ -172,6 +172,9 @@ public sealed record JobResult
     /// <summary>Seconds of them spent outside the method: storage, verification, loading.</summary>
     public double OverheadSeconds { get; init; }
 
+    /// <summary>The largest memory of this attempt: of the trainer's process, or with CUDA of the device. 0 where it was not measured.</summary>
+    public long PeakMemoryBytes { get; init; }
+
     /// <summary>Checkpoints that failed verification and were passed over.</summary>
     public int CorruptCheckpoints { get; init; }
 }

@@ -317,9 +317,10 @@ public static class ReportPage
             <figure class="wide">{Legend(("part", "a trainer works"), ("whole", "orchestration, storage, waiting"))}
             {Charts.Timeline("timeline", spans)}</figure>
             {Shares(report.Time)}
-            {Table(["stage", "state", "time", "trainer", "attempts"], report.Stages.Select(stage => Html.Of($"""
+            {Table(["stage", "state", "time", "trainer", "memory", "attempts"], report.Stages.Select(stage => Html.Of($"""
                 <tr><th scope="row">{stage.Name}</th><td class="{StateStyle(stage.State)}">{Words(stage.State)}</td>
-                <td>{Duration(stage.Seconds)}</td><td>{(stage.GpuSeconds > 0 ? Duration(stage.GpuSeconds) : "–")}</td><td>{stage.Attempts}</td></tr>
+                <td>{Duration(stage.Seconds)}</td><td>{(stage.GpuSeconds > 0 ? Duration(stage.GpuSeconds) : "–")}</td>
+                <td>{(stage.PeakMemoryBytes > 0 ? Charts.Number(stage.PeakMemoryBytes / 1e9, "0.0") + " GB" : "–")}</td><td>{stage.Attempts}</td></tr>
                 """)))}
             {(failures.Length == 0 ? Html.Empty : Html.Of($"""<h3>Attempts that did not end well</h3><ul class="failures">{failures}</ul>"""))}
             {(metrics.Length == 0 ? Html.Empty : Fold("Metrics of each stage", Html.Of($"""<div class="columns">{metrics}</div>""")))}

@@ -51,7 +51,11 @@ public sealed record StageReport(
     double GpuSeconds,
     int Attempts,
     IReadOnlyDictionary<string, double> Metrics,
-    IReadOnlyList<AttemptRecord> Failures);
+    IReadOnlyList<AttemptRecord> Failures)
+{
+    /// <summary>The largest memory of an attempt, in bytes; 0 where it was not measured.</summary>
+    public long PeakMemoryBytes { get; init; }
+}
 
 /// <summary>A model of the run.</summary>
 /// <param name="Path">The folder manifest's blob.</param>

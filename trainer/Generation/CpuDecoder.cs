@@ -19,7 +19,7 @@ namespace Rlhf.Trainer.Generation;
 internal sealed unsafe class CpuDecoder : IDisposable
 {
     /// <summary>Beyond this size the matrix products dominate, and libtorch's are better.</summary>
-    private const long MaxParameters = 60_000_000;
+    internal const long MaxParameters = 60_000_000;
 
     private const int Lane = 8; // floats in a Vector256
     private const int Block = 16; // tokens whose keys lie together; heads are padded to as much

@@ -55,11 +55,7 @@ public static class HuggingFaceFolder
     /// </exception>
     public static Transformer LoadModel(string directory, Device? device = null)
     {
-        if (!Directory.Exists(directory)) throw new ModelFormatException(directory, "no such folder.");
-        if (!File.Exists(Path.Combine(directory, ConfigFile)))
-            throw new ModelFormatException(
-                directory, "is not a model folder: config.json is missing. Point to a folder in Hugging Face's format.");
-        ModelConfig config = WithGenerationConfig(ModelConfig.Read(Path.Combine(directory, ConfigFile)), directory);
+        ModelConfig config = ReadConfig(directory);
         Dictionary<string, SafetensorsFile> tensors = OpenTensors(directory);
         Transformer? model = null;
         try
@@ -78,6 +74,17 @@ public static class HuggingFaceFolder
         {
             foreach (SafetensorsFile file in tensors.Values.Distinct()) file.Dispose();
         }
+    }
+
+    /// <summary>The configuration of a folder, without its weights.</summary>
+    /// <exception cref="ModelFormatException">The folder is no model, or one that is not supported.</exception>
+    public static ModelConfig ReadConfig(string directory)
+    {
+        if (!Directory.Exists(directory)) throw new ModelFormatException(directory, "no such folder.");
+        if (!File.Exists(Path.Combine(directory, ConfigFile)))
+            throw new ModelFormatException(
+                directory, "is not a model folder: config.json is missing. Point to a folder in Hugging Face's format.");
+        return WithGenerationConfig(ModelConfig.Read(Path.Combine(directory, ConfigFile)), directory);
     }
 
     /// <summary>

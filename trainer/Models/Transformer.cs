@@ -70,7 +70,8 @@ public sealed class Transformer : IDisposable
             head = Add(ScoreName, 1, config.EmbeddingDimension);
         else if (!config.TiedEmbeddings)
             head = Add($"{names.Head}.weight", config.VocabularySize, config.EmbeddingDimension);
-        if (config.UsesRotary) rotary = new RotaryEmbedding(config, Device);
+        // On the meta device a model has shapes only; its weights can be counted and nothing computed.
+        if (config.UsesRotary && Device.type != TorchSharp.DeviceType.META) rotary = new RotaryEmbedding(config, Device);
 
         ModelFormatException NoProjection() => new("model configuration", $"{config.ModelType} has no projected embeddings.");
     }

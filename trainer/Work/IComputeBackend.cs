@@ -1,6 +1,7 @@
 using Rlhf.Jobs;
 using Rlhf.Spec;
 using Rlhf.Trainer.Methods;
+using Rlhf.Trainer.Native;
 using TorchSharp;
 
 namespace Rlhf.Trainer.Work;
@@ -22,6 +23,9 @@ internal interface IComputeBackend
     /// <param name="cancellation">Cancels.</param>
     StageWork Build(JobSpec job, RunSpec spec, ICheckpointReader? resume, string scratch, CancellationToken cancellation);
 
+    /// <summary>Bytes the job has taken at its highest since <see cref="EnterThread"/>; 0 where that is not measured.</summary>
+    long PeakMemoryBytes => 0;
+
     /// <summary>Holds the computing thread until the task has ended; throws what it throws.</summary>
     void Wait(Task task);
 }
@@ -29,7 +33,19 @@ internal interface IComputeBackend
 /// <summary>libtorch on an operating system's thread.</summary>
 internal sealed class TorchBackend(ContentCache cache, WorkerLog log) : IComputeBackend
 {
-    public void EnterThread(RunSpec spec) => torch.set_num_threads(spec.Trainer.Threads);
+    private ComputeDevice device;
+
+    public void EnterThread(RunSpec spec)
+    {
+        torch.set_num_threads(spec.Trainer.Threads);
+        device = spec.Trainer.Device;
+        ProcessMemory.ResetPeak();
+    }
+
+    /// <summary>On the CPU the process's resident size; on CUDA the device's memory in use.</summary>
+    public long PeakMemoryBytes => device == ComputeDevice.Cuda
+        ? CudaMemory.Read() is { } memory ? memory.Total - memory.Free : 0
+        : ProcessMemory.PeakBytes;
 
     public StageWork Build(JobSpec job, RunSpec spec, ICheckpointReader? resume, string scratch, CancellationToken cancellation) =>
         new StageInputs(cache, job, spec, scratch, log, cancellation).Build(resume);

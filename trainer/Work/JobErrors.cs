@@ -32,6 +32,7 @@ internal static class JobErrors
                 "A stored input is damaged. Restore the blob, or start a new run so that it is made again."),
             DivergedException => (JobErrorKind.Diverged,
                 "Lower the stage's learningRate or raise its warmupFraction; look at grad_norm in the stage's metrics."),
+            InsufficientMemoryException => (JobErrorKind.OutOfMemory, "Take a larger machine or a smaller model."),
             _ when OutOfMemory.Is(e) => (JobErrorKind.OutOfMemory,
                 "Set or lower trainer.microBatchSize; where it is 1 already, lower the token limits, or take a larger machine."),
             _ when IsDiskFull(e) => (JobErrorKind.DiskFull,

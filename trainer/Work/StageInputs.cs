@@ -7,6 +7,7 @@ using Rlhf.Trainer.Evaluation;
 using Rlhf.Trainer.Methods;
 using Rlhf.Trainer.Methods.RewardSources;
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
 using Rlhf.Trainer.Tokenizers;
 using static TorchSharp.torch;
 
@@ -47,17 +48,25 @@ internal sealed class StageInputs(
             throw new JobInputException("There is no text to pretrain on.", "Give data.text or data.demonstrations.");
 
         ByteLevelBpe tokenizer = resume is null ? TrainTokenizer(train, scratch) : RestoreTokenizer(resume);
-        Transformer model = new(
-            ModelConfig.Llama(
-                tokenizer.VocabularySize, scratch.HiddenSize, scratch.Layers, scratch.Heads, scratch.KeyValueHeads,
-                scratch.IntermediateSize, scratch.ContextLength, scratch.TieEmbeddings, eosId: tokenizer.EosId, padId: tokenizer.PadId),
-            Device());
+        PretrainSpec pretrain = spec.Pretrain ?? new PretrainSpec();
+        ModelConfig config = ModelConfig.Llama(
+            tokenizer.VocabularySize, scratch.HiddenSize, scratch.Layers, scratch.Heads, scratch.KeyValueHeads,
+            scratch.IntermediateSize, scratch.ContextLength, scratch.TieEmbeddings, eosId: tokenizer.EosId, padId: tokenizer.PadId);
+        RequireMemory(new MemoryPlan
+        {
+            Trained = [config],
+            Sequences = PerPass(pretrain.BatchSize),
+            Tokens = pretrain.SequenceLength,
+            Predicted = pretrain.SequenceLength,
+            Read = RowCount(DatasetNames.Text, "validation"),
+        });
+        Transformer model = new(config, Device());
         Configure(model);
         model.InitialiseWeights(Seeds.For(spec.Seed, Stages.Pretrain, 0, "weights"));
         return new StageWork
         {
             Method = new Pretrain(
-                model, spec.Pretrain ?? new PretrainSpec(), [.. train.Select(text => tokenizer.Encode(text))],
+                model, pretrain, [.. train.Select(text => tokenizer.Encode(text))],
                 [.. Texts("validation").Select(text => tokenizer.Encode(text))], tokenizer, spec.Seed,
                 spec.Trainer.MicroBatchSize),
             Model = new FinishedModel(ModelRoles.Base, folder => HuggingFaceFolder.Save(folder, model, tokenizer)),
@@ -68,6 +77,17 @@ internal sealed class StageInputs(
 
     private StageWork Sft()
     {
+        RequireMemory(new MemoryPlan
+        {
+            Frozen = Lora(LoraStage.Sft) is null ? [] : [Config(ModelRoles.Base)],
+            Trained = [Config(ModelRoles.Base)],
+            Adapter = Lora(LoraStage.Sft),
+            Sequences = PerPass(spec.Sft.BatchSize),
+            Tokens = spec.Model.MaxPromptTokens + spec.Model.MaxCompletionTokens,
+            Predicted = spec.Model.MaxCompletionTokens,
+            Read = RowCount(DatasetNames.Demonstrations, "validation"),
+            Samples = true,
+        });
         LoadedModel start = Model(ModelRoles.Base);
         RowTokenizer rows = RowTokenizer(start);
         LoraOptions? lora = Lora(LoraStage.Sft);
@@ -86,11 +106,24 @@ internal sealed class StageInputs(
 
     private StageWork Reward()
     {
+        IReadOnlyList<Row> train = Rows(DatasetNames.Preferences, "train");
+        int completions = train.Max(row => row.Completions.Count);
+        ModelConfig config = Config(ModelRoles.Sft);
+        RequireMemory(new MemoryPlan
+        {
+            Frozen = [config],
+            Trained = [config with { Head = HeadKind.Score }],
+            Adapter = Lora(LoraStage.Reward),
+            Sequences = PerPass(spec.Reward.BatchSize) * completions,
+            Tokens = spec.Model.MaxPromptTokens + spec.Model.MaxCompletionTokens,
+            Predicted = 0,
+            Read = RowCount(DatasetNames.Preferences, "validation") * completions + RowCount(DatasetNames.Demonstrations, "train"),
+        });
         LoadedModel sft = Model(ModelRoles.Sft);
         RowTokenizer rows = RowTokenizer(sft);
         IReadOnlyList<Row> validation = OptionalRows(DatasetNames.Preferences, "validation");
         var method = new RewardModel(
-            sft.Model, spec.Reward, [.. Rows(DatasetNames.Preferences, "train").Select(rows.Preference)],
+            sft.Model, spec.Reward, [.. train.Select(rows.Preference)],
             [.. validation.Select(rows.Preference)],
             [.. OptionalRows(DatasetNames.Demonstrations, "train").Select(rows.Demonstration)], sft.Tokenizer, spec.Seed,
             spec.Trainer.MicroBatchSize, Lora(LoraStage.Reward));
@@ -136,6 +169,7 @@ internal sealed class StageInputs(
     /// <summary>A preference method with what is the same around all of them: where it starts, what it makes, how it is validated.</summary>
     private StageWork Align(Func<LoadedModel, LoadedModel, RowTokenizer, RewardFunction, IPolicyMethod> build)
     {
+        RequireMemory(PolicyPlan());
         LoadedModel sft = Model(ModelRoles.Sft), reward = Model(ModelRoles.Reward);
         RowTokenizer rows = RowTokenizer(sft);
         Row[] validation = [.. OptionalRows(DatasetNames.Prompts, "validation").Take(spec.Answers().ValidationPrompts)];
@@ -153,10 +187,42 @@ internal sealed class StageInputs(
         };
     }
 
+    private MemoryPlan PolicyPlan()
+    {
+        ModelConfig policy = Config(ModelRoles.Sft), scoring = Config(ModelRoles.Reward);
+        bool ppo = spec.Method == PreferenceMethod.Ppo, mixes = ppo && spec.Ppo.PtxCoefficient > 0, offline = spec.Online() is null;
+        int longest = Math.Max(spec.Answers().MaxNewTokens, mixes || offline ? spec.Model.MaxCompletionTokens : 0);
+        return new MemoryPlan
+        {
+            Frozen = [policy, scoring],
+            Trained = ppo ? [policy, scoring] : [policy],
+            Adapter = Lora(LoraStage.Policy),
+            Sequences = spec.Online() is { } online
+                // PPO's language-modelling term brings as many demonstrations into a pass as there are episodes.
+                ? PerPass(online.MinibatchSize) * (mixes ? 2 : 1)
+                : PerPass((spec.Dpo ?? new DpoSpec()).BatchSize)
+                    * Rows(DatasetNames.Preferences, "train").Max(row => row.Completions.Count),
+            Tokens = spec.Model.MaxPromptTokens + longest,
+            Predicted = longest,
+            Read = Math.Max(spec.Answers().ValidationPrompts, spec.Online()?.Episodes ?? 0),
+            Samples = true,
+        };
+    }
+
     private TokenizedPrompt[] RolloutPrompts(RowTokenizer rows) => [.. Rows(DatasetNames.Prompts, "train").Select(rows.PromptOnly)];
 
     private StageWork Evaluate()
     {
+        int longest = Math.Max(spec.Evaluate.MaxNewTokens, spec.Model.MaxCompletionTokens);
+        RequireMemory(new MemoryPlan
+        {
+            // The adapters beside them are not loaded: the models have them merged.
+            Frozen = [.. job.Models.Keys.Except(job.Models.Keys.Select(ModelRoles.Adapter)).Select(Config)],
+            Tokens = spec.Model.MaxPromptTokens + longest,
+            Predicted = longest,
+            Read = spec.Evaluate.MaxPrompts,
+            Samples = true,
+        });
         var method = new EvaluationJob(
             spec.Evaluate, spec.Method, [.. job.Models.Keys],
             new EvaluationData
@@ -230,12 +296,18 @@ internal sealed class StageInputs(
         return ByteLevelBpe.Load(folder);
     }
 
-    private LoadedModel Model(string role)
+    private string Folder(string role)
     {
         if (!job.Models.TryGetValue(role, out ModelRef? model))
             throw new JobInputException($"The job names no model '{role}'.", "The stage before must have made it; start the run again.");
-        string folder = cache.FolderAsync(model, cancellation).GetAwaiter().GetResult();
-        LoadedModel loaded = HuggingFaceFolder.Load(folder, Device());
+        return cache.FolderAsync(model, cancellation).GetAwaiter().GetResult();
+    }
+
+    private ModelConfig Config(string role) => HuggingFaceFolder.ReadConfig(Folder(role));
+
+    private LoadedModel Model(string role)
+    {
+        LoadedModel loaded = HuggingFaceFolder.Load(Folder(role), Device());
         if (loaded.Tokenizer.PadIsNew)
         {
             log.Line(
@@ -255,6 +327,41 @@ internal sealed class StageInputs(
 
     private RewardFunction Rewards(Func<Transformer> model) =>
         RewardFunction.Create(spec.Rewards, model, spec.RunId!, Environment.GetEnvironmentVariable);
+
+    private int RowCount(string dataset, string split) =>
+        job.Datasets.TryGetValue(DatasetNames.Split(dataset, split), out DatasetRef? reference) ? (int)reference.Rows : 0;
+
+    /// <summary>Rows of a forward and backward pass where steps are of so many.</summary>
+    private int PerPass(int batchSize) => Math.Min(spec.Trainer.MicroBatchSize ?? batchSize, batchSize);
+
+    /// <summary>Says what the job will take, before anything of it is loaded, and warns where that is more than there is.</summary>
+    /// <exception cref="InsufficientMemoryException">Not even weights, gradients and optimizer fit.</exception>
+    private void RequireMemory(MemoryPlan plan)
+    {
+        MemoryEstimate estimate = MemoryEstimate.Of(plan, spec.Trainer);
+        string name = $"{spec.RunId}/{job.Kind.ToString().ToLowerInvariant()}";
+        if (Available() is not { } available)
+        {
+            log.Line($"{name} takes at most about {estimate}");
+            return;
+        }
+
+        log.Line($"{name} takes at most about {estimate}; {MemoryEstimate.Text(available)} are available");
+        if (estimate.Fixed > available)
+        {
+            throw new InsufficientMemoryException(
+                $"weights, gradients and optimizer take {MemoryEstimate.Text(estimate.Fixed)} and {MemoryEstimate.Text(available)} are "
+                + "available: no micro-batch is small enough.");
+        }
+
+        if (estimate.Total > available)
+        {
+            log.Line($"{name} may run out of memory: lower trainer.microBatchSize, set trainer.gradientCheckpointing, or lower "
+                + "model.maxPromptTokens and maxCompletionTokens");
+        }
+    }
+
+    private long? Available() => spec.Trainer.Device == ComputeDevice.Cuda ? CudaMemory.Read()?.Free : ProcessMemory.AvailableBytes();
 
     private RowTokenizer RowTokenizer(LoadedModel model) => new(model.Tokenizer, spec.Model, model.Config.MaxPositions, MaxNewTokens);
 

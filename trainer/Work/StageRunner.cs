@@ -33,7 +33,8 @@ internal sealed class StageRunner(
                 ? $"{name} failed ({error.Kind}): {error.Message} {error.Remedy}"
                 : string.Create(CultureInfo.InvariantCulture,
                     $"{name} {result.Outcome} at step {result.Step}/{result.TotalSteps} after {result.Seconds:0.0} s")
-                + string.Create(CultureInfo.InvariantCulture, $" ({result.OverheadSeconds:0.0} s of them not computing)"));
+                + string.Create(CultureInfo.InvariantCulture, $" ({result.OverheadSeconds:0.0} s of them not computing)")
+                + $", memory at most {MemoryEstimate.Text(result.PeakMemoryBytes)}");
             return result.Outcome;
         }
         catch (FencedException)
@@ -80,6 +81,7 @@ internal sealed class StageRunner(
             result = progress.Result(JobState.Failed) with { Error = error };
         }
 
+        result = result with { PeakMemoryBytes = backend.PeakMemoryBytes };
         await heartbeat.FlushMetricsAsync(cancellation);
         await attempt.FinishAsync(result, cancellation);
         return result;

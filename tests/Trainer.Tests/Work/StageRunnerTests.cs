@@ -26,6 +26,24 @@ public sealed class StageRunnerTests(AzuriteFixture azurite)
         Assert.Contains("events.out.tfevents.sft", result.Artifacts);
         Head head = (await run.Blobs.ReadJsonAsync<Head>(BlobLayout.Head(run.RunId, Stages.Sft), TestContext.Current.CancellationToken))!;
         Assert.Equal((1, 6), (head.Fence, head.Step));
+        Assert.True(result.PeakMemoryBytes > 50_000_000, $"the process took {result.PeakMemoryBytes} bytes");
+        Assert.Contains("/sft takes at most about ", run.Output.ToString(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task ModelThatCannotFitIsRefusedBeforeItIsMade()
+    {
+        // 550 billion weights: 8 TB of weights, gradients and moments.
+        var scratch = new ScratchSpec { Layers = 128, HiddenSize = 16_384, Heads = 128, KeyValueHeads = 128, IntermediateSize = 65_536 };
+        JobTestRun run = await JobTestRun.CreateAsync(azurite, spec => spec with { Model = spec.Model with { Base = null, Scratch = scratch } });
+        await run.EnqueueAsync(Stages.Pretrain, 1, run.Job(JobKind.Pretrain));
+
+        await run.RunAsync(await run.ClaimAsync(), CancellationToken.None);
+
+        JobError error = (await run.JobAsync(Stages.Pretrain)).Result!.Error!;
+        Assert.Equal(JobErrorKind.OutOfMemory, error.Kind);
+        Assert.Contains("no micro-batch is small enough", error.Message, StringComparison.Ordinal);
+        Assert.Contains("larger machine", error.Remedy, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -44,7 +44,7 @@ public sealed class DataActivities(IBlobStore blobs)
         DataFile file = request.File;
         string name = file.Spec.File;
         await using Stream content = await OpenAsync(file, cancellation);
-        await using var rows = new SpooledRows();
+        using var rows = new SpooledRows();
         var dropped = new List<DroppedRow>();
         int droppedCount = 0;
         var reader = new RowReader(name, content, file.Spec.Subset);
@@ -95,7 +95,7 @@ public sealed class DataActivities(IBlobStore blobs)
         [ActivityTrigger] MergeRequest request, CancellationToken cancellation)
     {
         DataSpec data = request.Run.Spec.Data;
-        await using var writer = new DatasetWriter(blobs, request.Run);
+        using var writer = new DatasetWriter(blobs, request.Run);
         foreach (DataPart part in request.Parts.Where(part => part.File.Dataset != DatasetNames.Text))
         {
             await foreach (Row row in ReadAsync(part, cancellation))
@@ -169,7 +169,7 @@ public sealed class DataActivities(IBlobStore blobs)
             EvaluationPrompts = spec.EvaluationPrompts - heldOut,
             HeldOutPrompts = heldOut,
         });
-        await using var writer = new DatasetWriter(blobs, run);
+        using var writer = new DatasetWriter(blobs, run);
         // By their hash, so that the first n of them are a fair sample of all clusters.
         IEnumerable<Row> evaluation = world.Evaluation().Select(prompt => ToRow(prompt.Prompt, [], prompt.Cluster, prompt.Truth));
         foreach (Row row in evaluation.OrderBy(row => row.Id, StringComparer.Ordinal))

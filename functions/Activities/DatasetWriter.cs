@@ -11,7 +11,7 @@ namespace Rlhf.Functions.Activities;
 /// Splits rows by their prompt's hash and writes the run's data sets. The hash alone decides, so a prompt lies on the same side in every
 /// data set and in every run: what one run was tested on, a later run is not trained on.
 /// </summary>
-internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncDisposable
+internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IDisposable
 {
     /// <summary>Longest worked example, in words: several of them must fit before a prompt.</summary>
     private const int FewShotWords = 60;
@@ -118,10 +118,10 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IAsyncD
         return made;
     }
 
-    public async ValueTask DisposeAsync()
+    public void Dispose()
     {
         foreach (SpooledRows rows in splits.Values)
-            await rows.DisposeAsync();
+            rows.Dispose();
     }
 
     /// <summary>The prompt's place in [0, 1), by its hash.</summary>

@@ -36,7 +36,7 @@ public sealed class FlanActivities(IBlobStore blobs)
         }
 
         var mixture = FlanMixture.Of(spec, tasks, run.Spec.Seed);
-        await using var writer = new DatasetWriter(blobs, run);
+        using var writer = new DatasetWriter(blobs, run);
         // By their hash, so that the first n prompts are a fair sample of all tasks.
         foreach (Row row in mixture.Comparisons.OrderBy(row => row.Id, StringComparer.Ordinal))
         {

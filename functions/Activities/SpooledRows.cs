@@ -10,7 +10,7 @@ namespace Rlhf.Functions.Activities;
 /// Rows on their way to a blob of JSON lines: written to a temporary file, so that a large data set need not fit in memory, and a
 /// half-written one is never seen.
 /// </summary>
-internal sealed class SpooledRows : IAsyncDisposable
+internal sealed class SpooledRows : IDisposable
 {
     private readonly FileStream file = new(
         Path.Combine(Path.GetTempPath(), Path.GetRandomFileName()),
@@ -46,7 +46,7 @@ internal sealed class SpooledRows : IAsyncDisposable
         return new DatasetRef(path, sha256, Count);
     }
 
-    public ValueTask DisposeAsync() => file.DisposeAsync();
+    public void Dispose() => file.Dispose();
 
     /// <summary>Of a local file, so on the spot: the runtime would only lend another thread for it.</summary>
     private string Sha256() => Convert.ToHexStringLower(SHA256.HashData(file));

@@ -109,6 +109,12 @@ public sealed record JobWatch
     /// <summary>When looks at the job began to fail.</summary>
     public DateTime? UnreachableSince { get; init; }
 
+    /// <summary>The last look that failed; null after one that did not.</summary>
+    public DateTime? UnreachableAt { get; init; }
+
+    /// <summary>Seconds for which looks have failed.</summary>
+    public double UnreachableSeconds { get; init; }
+
     /// <summary>When the pause began that the job is in.</summary>
     public DateTime? HeldSince { get; init; }
 
@@ -145,8 +151,16 @@ public sealed record JobWatch
     /// <summary>A look that failed: it says nothing about the trainer, however long it goes on.</summary>
     public (JobWatch Watch, WatchStep Step) Unreachable(JobOrder order, DateTime now, string why)
     {
-        JobWatch next = this with { LookedAt = null, UnreachableSince = UnreachableSince ?? now };
-        return (now - next.UnreachableSince!.Value).TotalHours < HoursUntilUnreachableIsFinal
+        const double limit = HoursUntilUnreachableIsFinal * 3600;
+        double gap = UnreachableAt is { } before ? (now - before).TotalSeconds : 0;
+        JobWatch next = this with
+        {
+            LookedAt = null,
+            UnreachableSince = UnreachableSince ?? now,
+            UnreachableAt = now,
+            UnreachableSeconds = UnreachableSeconds + Math.Min(gap, limit / 3), // the host was down, or its clock has jumped
+        };
+        return next.UnreachableSeconds < limit
             ? (next, WatchStep.Wait)
             : next.Over(new JobEnd(JobState.Failed, null, Text(
                 order, Fence, $"storage could not be read for {HoursUntilUnreachableIsFinal} hours: {why}",
@@ -163,6 +177,8 @@ public sealed record JobWatch
             Fence = job.Fence,
             LookedAt = now,
             UnreachableSince = null,
+            UnreachableAt = null,
+            UnreachableSeconds = 0,
             Attempts = job.Attempts,
             TrainerSeconds = job.Seconds,
             StopReason = StopReason ?? OverBudget(order, job),

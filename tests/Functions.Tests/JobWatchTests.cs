@@ -94,8 +94,20 @@ public sealed class JobWatchTests
         Assert.Equal(WatchStep.Wait, watch.Look(23 * 3600, Running(sequence: 1)));
         Assert.Equal(0, watch.State.SilentSeconds);
         watch.Unreachable((23 * 3600) + 1);
+        for (int hour = 24; hour <= 47; hour++)
+            Assert.Equal(WatchStep.Wait, watch.Unreachable(hour * 3600));
         Assert.Equal(WatchStep.Done, watch.Unreachable(48 * 3600));
         Assert.Contains("storage could not be read", watch.State.End!.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Unreachable_storage_and_a_clock_that_jumps_a_day_end_nothing()
+    {
+        var watch = new Watch();
+        watch.Look(0, Running(sequence: 1));
+        Assert.Equal(WatchStep.Wait, watch.Unreachable(10));
+        Assert.Equal(WatchStep.Wait, watch.Unreachable(20 + 86_400));
+        Assert.Equal(WatchStep.Wait, watch.Look(30 + 86_400, Running(sequence: 2)));
     }
 
     [Fact]

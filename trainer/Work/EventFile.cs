@@ -23,7 +23,7 @@ internal static class EventFile
         IReadOnlyCollection<MetricRow> rows = await ReadRowsAsync(blobs, runId, stage, cancellation);
         if (rows.Count == 0)
             return;
-        await using FileStream file = File.Create(Path.Combine(folder, $"events.out.tfevents.{stage}"));
+        using FileStream file = File.Create(Path.Combine(folder, $"events.out.tfevents.{stage}"));
         Write(file, stage, rows);
     }
 

@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using Azure;
 using Azure.Identity;
 using Rlhf.Storage;
@@ -25,8 +26,9 @@ public sealed class Patience(WorkerLog log, TimeProvider? clock = null)
             {
                 return await operation(cancellation);
             }
-            catch (Exception e) when (IsPassing(e) && !cancellation.IsCancellationRequested)
+            catch (Exception e) when (IsPassing(e))
             {
+                cancellation.ThrowIfCancellationRequested(); // told to stop while storage was away: that is no fault of storage
                 log.Line($"storage does not answer ({what}: {FirstLine(e)}); next try in {pause.TotalSeconds:0.#} s");
                 await Task.Delay(pause, _clock, cancellation);
             }
@@ -99,10 +101,25 @@ public sealed class PatientBlobStore(IBlobStore inner, Patience patience) : IBlo
     public Task<bool> TryAppendAsync(string path, BinaryData content, long offset, CancellationToken cancellation) =>
         patience.RetryAsync(path, token => inner.TryAppendAsync(path, content, offset, token), cancellation);
 
-    public IAsyncEnumerable<BlobEntry> ListAsync(string prefix, CancellationToken cancellation) => inner.ListAsync(prefix, cancellation);
+    /// <inheritdoc/>
+    /// <remarks>The whole list is read before its first entry is given: one that breaks off is read again from the start.</remarks>
+    public async IAsyncEnumerable<BlobEntry> ListAsync(string prefix, [EnumeratorCancellation] CancellationToken cancellation)
+    {
+        List<BlobEntry> entries = await patience.RetryAsync(prefix, token => ReadListAsync(prefix, token), cancellation);
+        foreach (BlobEntry entry in entries)
+            yield return entry;
+    }
 
     public Task DeleteAsync(string path, CancellationToken cancellation) =>
         patience.RetryAsync(path, token => inner.DeleteAsync(path, token), cancellation);
+
+    private async Task<List<BlobEntry>> ReadListAsync(string prefix, CancellationToken cancellation)
+    {
+        var entries = new List<BlobEntry>();
+        await foreach (BlobEntry entry in inner.ListAsync(prefix, cancellation))
+            entries.Add(entry);
+        return entries;
+    }
 }
 
 /// <summary>A queue that is waited for.</summary>

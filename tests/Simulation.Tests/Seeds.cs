@@ -1,0 +1,61 @@
+using System.Collections.Concurrent;
+using Rlhf.Simulation.Parts;
+
+namespace Rlhf.Simulation;
+
+/// <summary>Carries out simulated runs, each in a world and on a disk of its own.</summary>
+internal static class Seeds
+{
+    /// <summary>What an undisturbed run publishes.</summary>
+    public static string Expected { get; } = Run(folder => new SimulatedRun(0, new NoFaults(), folder)).Result;
+
+    /// <summary>One run. Its folder is in memory where the system has such: what a commit costs on a disk is nothing to the simulation.</summary>
+    public static Outcome Run(Func<string, SimulatedRun> create, string? expected = null)
+    {
+        string root = Directory.Exists("/dev/shm") ? "/dev/shm" : Path.GetTempPath();
+        string folder = Path.Combine(root, $"rlhf-sim-{Guid.NewGuid():N}");
+        Outcome? outcome = null;
+        // A thread of its own, without the test framework's synchronisation context.
+        var world = new Thread(() =>
+        {
+            try
+            {
+                using SimulatedRun run = create(folder);
+                outcome = run.Run(expected);
+            }
+            catch (Exception e)
+            {
+                outcome = new Outcome(0, "", [$"the simulation itself failed: {e}"], [], TimeSpan.Zero, 0);
+            }
+        });
+        try
+        {
+            world.Start();
+            world.Join();
+            return outcome!;
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    /// <summary>Runs many on two threads; gives them in the order of their numbers.</summary>
+    /// <param name="numbers">What tells the runs apart, such as seeds.</param>
+    /// <param name="run">Carries out one.</param>
+    public static IReadOnlyList<(int Number, Outcome Outcome)> RunMany(IEnumerable<int> numbers, Func<int, Outcome> run)
+    {
+        var waiting = new ConcurrentQueue<int>(numbers);
+        var done = new ConcurrentBag<(int, Outcome)>();
+        Thread[] workers = [.. Enumerable.Range(0, 2).Select(_ => new Thread(() =>
+        {
+            while (waiting.TryDequeue(out int number))
+                done.Add((number, run(number)));
+        }))];
+        foreach (Thread worker in workers)
+            worker.Start();
+        foreach (Thread worker in workers)
+            worker.Join();
+        return [.. done.OrderBy(entry => entry.Item1)];
+    }
+}

@@ -271,7 +271,7 @@ internal sealed class StageRunner(
             work.WriteFiles?.Invoke(folder);
             await EventFile.WriteAsync(blobs, attempt.RunId, attempt.Stage, folder, cancellation);
             var artifacts = new SortedDictionary<string, ContentFile>(StringComparer.Ordinal);
-            foreach (string file in Directory.GetFiles(folder))
+            foreach (string file in Directory.GetFiles(folder).Order(StringComparer.Ordinal))
                 artifacts[Path.GetFileName(file)] = await ModelExport.PublishFileAsync(blobs, file, cancellation);
             return artifacts;
         }

@@ -49,7 +49,7 @@ internal sealed class StorageClient(StorageService service, SimProcess process, 
         RequestFate fate = faults.OnRequest(process, what);
         if (fate == RequestFate.CrashesBefore)
         {
-            process.Crash($"before {what}");
+            process.Crash($"before {Stable(what)}");
             return reply.Task;
         }
 
@@ -82,7 +82,7 @@ internal sealed class StorageClient(StorageService service, SimProcess process, 
             (result, error) = Serve();
         world.Record(process.Machine.Name, $"{Stable(what)}: {(error is null ? Describe(result) : error.GetType().Name)}");
         if (fate == RequestFate.CrashesAfter)
-            process.Crash($"after {what}");
+            process.Crash($"after {Stable(what)}");
         if (fate == RequestFate.ReplyLost)
             error = Error();
         world.After(back, process, () => answer((result, error)));

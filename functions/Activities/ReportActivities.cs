@@ -103,6 +103,9 @@ public sealed class ReportActivities(IBlobStore blobs)
             Models = request.Models.ToDictionary(model => model.Key, model => new ModelReport(model.Value.Manifest, model.Value.Sha256)),
             Evaluation = evaluation,
             Curve = curve,
+            Fits = GaoFit.All(
+                run.Spec.Online() is null ? [] : curve,
+                [.. (evaluation?.BestOfN ?? []).Where(point => point.Label != Stages.Of(run.Spec.Method))]),
             Data = await blobs.ReadJsonAsync<DataReport>(BlobLayout.Data(request.RunId, DataActivities.ReportName), cancellation),
             Promotion = request.Promotion,
             Time = new TimeReport(

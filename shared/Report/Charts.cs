@@ -26,7 +26,7 @@ internal sealed record Dot(string Label, string Style, double Value, double Ci95
 internal sealed record Span(string Label, double Seconds, double TrainerSeconds, string Note, string Style);
 
 /// <summary>The reward model's accuracy on one subset, with its yardsticks.</summary>
-internal sealed record Agreement(string Subset, RewardModelRow Accuracy, double? Longer, double? Ceiling);
+internal sealed record Agreement(string Subset, RewardModelRow Accuracy, double? Longer, double? Ceiling, RewardModelRow? Bag);
 
 /// <summary>
 /// The report's charts as inline SVG, without script and without a library: a drawing package would bring native code into the
@@ -82,7 +82,7 @@ internal static class Charts
     /// </summary>
     public static Html RewardOverKl(
         string id, IReadOnlyList<CurvePoint> slices, IReadOnlyList<CurvePoint> bestOfN, IReadOnlyList<CurvePoint> final,
-        GaoFit? fit, OverOptimisation? over)
+        IReadOnlyList<GaoFit> fits, OverOptimisation? over)
     {
         const int left = 56, right = 940, panel = 220, gap = 48, top = 24;
         CurvePoint[] all = [.. slices, .. bestOfN, .. final];
@@ -95,8 +95,8 @@ internal static class Charts
         Scale x = new(0, Math.Max(0.5, farthest) * 1.06, left, right);
         return Svg(id, "Rewards over the square root of KL", string.Join("; ", slices.Select(InWords)), WideWidth, bottom + 44, Html.Of($"""
             {(over is null ? Html.Empty : Past(over))}
-            {(hasGold ? Panel("gold reward", "gold", top, point => point.GoldReward, point => point.GoldCi95, fit) : Html.Empty)}
-            {Panel("proxy reward (the reward model)", "proxy", proxyTop, point => point.ProxyReward, point => point.ProxyCi95, null)}
+            {(hasGold ? Panel("gold reward", "gold", top, point => point.GoldReward, point => point.GoldCi95) : Html.Empty)}
+            {Panel("proxy reward (the reward model)", "proxy", proxyTop, point => point.ProxyReward, point => point.ProxyCi95)}
             {(peak is null ? Html.Empty : Peak(peak))}
             {x.Ticks(7).Select(tick => Text("tick", x.At(tick), bottom + 16, Number(tick, "0.##"), "middle"))}
             {Text("axis", (left + right) / 2.0, bottom + 36, "√KL from SFT (nats per answer, square root)", "middle")}
@@ -121,7 +121,7 @@ internal static class Charts
                 """);
         }
 
-        Html Panel(string name, string style, int y0, Func<CurvePoint, double?> value, Func<CurvePoint, double?> interval, GaoFit? form)
+        Html Panel(string name, string style, int y0, Func<CurvePoint, double?> value, Func<CurvePoint, double?> interval)
         {
             double Half(CurvePoint point) => interval(point) ?? 0;
             CurvePoint[] measured = [.. all.Where(point => value(point) is not null)];
@@ -134,12 +134,15 @@ internal static class Charts
                     {Line(tick == 0 ? "grid zero" : "grid", left, y.At(tick), right, y.At(tick))}
                     {Text("tick", left - 8, y.At(tick) + 4, Number(tick, "0.##"), "end")}
                     """))}
-                {(form is null ? Html.Empty : Fit(form))}
+                {fits.Where(fit => fit.Reward == style && fit.R2 >= GaoFit.DrawnFrom).Select(Fit)}
                 {Series(bestOfN, "bestofn")}{Series(slices, "slices")}{Series(final, "final")}</g>
                 """);
 
-            Html Fit(GaoFit curve) => Polyline(
-                "fit", Enumerable.Range(0, 61).Select(i => slices.Max(Distance) * i / 60).Select(d => (x.At(d), y.At(curve.At(d)))));
+            Html Fit(GaoFit fit)
+            {
+                double reach = (fit.Pressure == Pressure.Rl ? slices : bestOfN).Max(Distance);
+                return Polyline("fit", Enumerable.Range(0, 61).Select(i => reach * i / 60).Select(d => (x.At(d), y.At(fit.At(d)))));
+            }
 
             Html Series(IReadOnlyList<CurvePoint> points, string kind)
             {
@@ -179,7 +182,7 @@ internal static class Charts
     {
         const int left = 180, right = 880, rowHeight = 30, top = 8;
         int bottom = top + (rowHeight * rows.Count);
-        IEnumerable<double> shares = rows.SelectMany(row => new[] { row.Accuracy.Value - row.Accuracy.Ci95, row.Longer ?? 1, 0.42 });
+        IEnumerable<double> shares = rows.SelectMany(row => new[] { row.Accuracy.Value - row.Accuracy.Ci95, row.Longer ?? 1, row.Bag?.Value ?? 1, 0.42 });
         Scale x = new(Math.Min(shares.Where(share => share >= 0).Min() - 0.02, 0.98), 1, left, right);
         string description = string.Join("; ", rows.Select(InWords));
         return Svg(id, "Accuracy of the reward model on held-out preferences", description, WideWidth, bottom + 26, Html.Of($"""
@@ -195,6 +198,7 @@ internal static class Charts
             {Text("label", left - 12, y + 4, row.Subset, "end")}
             {(row.Ceiling is { } ceiling ? Line("ceiling", x.At(ceiling), y - 9, x.At(ceiling), y + 9) : Html.Empty)}
             {(row.Longer is { } longer ? Rect("longer", x.At(longer) - 4, y - 4, 8, 8) : Html.Empty)}
+            {(row.Bag is { } bag ? Diamond("bag", x.At(bag.Value), y, 5) : Html.Empty)}
             {Line("interval", x.At(accuracy.Value - accuracy.Ci95), y, x.At(accuracy.Value + accuracy.Ci95), y)}
             {Circle("mark", x.At(accuracy.Value), y, 5)}
             {Text("value", WideWidth - 4, y + 4, $"{Number(accuracy.Value)} ± {Number(accuracy.Ci95)}", "end")}</g>
@@ -202,6 +206,7 @@ internal static class Charts
 
         static string InWords(Agreement row) =>
             $"{row.Subset}: {Number(row.Accuracy.Value)} ± {Number(row.Accuracy.Ci95)}"
+            + (row.Bag is { } bag ? $", bag of words {Number(bag.Value)}" : string.Empty)
             + (row.Longer is { } longer ? $", longer is better {Number(longer)}" : string.Empty)
             + (row.Ceiling is { } ceiling ? $", ceiling {Number(ceiling)}" : string.Empty);
     }

@@ -20,23 +20,6 @@ public enum Change
 /// <param name="Last">The last measured point.</param>
 public sealed record OverOptimisation(CurvePoint Peak, CurvePoint Last);
 
-/// <summary>
-/// A fit of R(d) = r0 + d (alpha - beta log d), with d = sqrt(KL), to the gold rewards of an online method (Gao 2022, section 3.2; r0 is
-/// their starting point, which they shift to 0).
-/// </summary>
-/// <param name="Start">r0: the reward without any optimisation.</param>
-/// <param name="Alpha">What the first steps gain per unit of d.</param>
-/// <param name="Beta">How fast that fades.</param>
-/// <param name="R2">The share of the variance that the fit explains.</param>
-public sealed record GaoFit(double Start, double Alpha, double Beta, double R2)
-{
-    /// <summary>The d at which the fitted reward peaks, exp(alpha / beta - 1); null where it never does.</summary>
-    public double? PeakDistance => Beta > 0 ? Math.Exp((Alpha / Beta) - 1) : null;
-
-    /// <summary>The fitted reward at d = sqrt(KL).</summary>
-    public double At(double distance) => distance > 0 ? Start + (distance * (Alpha - (Beta * Math.Log(distance)))) : Start;
-}
-
 /// <summary>What the figures of a report say, in words. Pure functions; they claim nothing that the intervals do not bear.</summary>
 public static class Findings
 {
@@ -72,40 +55,6 @@ public static class Findings
         CurvePoint last = points[^1];
         double margin = Math.Sqrt(Math.Pow(peak.GoldCi95 ?? 0, 2) + Math.Pow(last.GoldCi95 ?? 0, 2));
         return peak.GoldReward - last.GoldReward > margin && last.ProxyReward > peak.ProxyReward ? new OverOptimisation(peak, last) : null;
-    }
-
-    /// <summary>Least squares for <see cref="GaoFit"/>; null below five points, or where they do not determine it.</summary>
-    public static GaoFit? Fit(IReadOnlyList<CurvePoint> curve)
-    {
-        (double D, double Gold)[] points =
-        [
-            .. from point in curve
-               where point is { GoldReward: not null, Kl: >= 0 }
-               select (Math.Sqrt(point.Kl), point.GoldReward!.Value),
-        ];
-        if (points.Length < 5)
-            return null;
-
-        // Normal equations of [1, d, -d log d] . [r0, alpha, beta] = gold.
-        var system = new double[3, 4];
-        foreach ((double d, double gold) in points)
-        {
-            double[] features = [1, d, d > 0 ? -d * Math.Log(d) : 0];
-            for (int row = 0; row < 3; row++)
-            {
-                for (int column = 0; column < 3; column++)
-                    system[row, column] += features[row] * features[column];
-                system[row, 3] += features[row] * gold;
-            }
-        }
-
-        if (Solve(system) is not [double start, double alpha, double beta])
-            return null;
-        double mean = points.Average(point => point.Gold);
-        double total = points.Sum(point => Math.Pow(point.Gold - mean, 2));
-        var fit = new GaoFit(start, alpha, beta, 0);
-        double rest = points.Sum(point => Math.Pow(point.Gold - fit.At(point.D), 2));
-        return total > 0 ? fit with { R2 = 1 - (rest / total) } : null;
     }
 
     /// <summary>What the run came to, in a few words.</summary>
@@ -191,6 +140,18 @@ public static class Findings
 
         if (AgreementOf(evaluation) is { } agreement)
             sentences.Add(agreement);
+        sentences.AddRange(AboveBagOfWords(evaluation));
+        foreach ((string rate, string judge) in new[] { ("win_rate", "the held-out reward model"), ("win_rate_gold", "the gold judge") })
+        {
+            if (Find(evaluation, role, rate) is { } wins)
+            {
+                string verdict = wins.Value - wins.Ci95 > 0.5 ? $"{name} beats SFT"
+                    : wins.Value + wins.Ci95 < 0.5 ? $"{name} loses to SFT"
+                    : $"{name} and SFT cannot be told apart";
+                sentences.Add($"By {judge}, {verdict}: it wins {Percent(wins.Value)} (± {Charts.Number(100 * wins.Ci95, "0.0")}) of {wins.N} prompts.");
+            }
+        }
+
         sentences.AddRange(evaluation?.Notes ?? []);
         return sentences;
     }
@@ -202,6 +163,8 @@ public static class Findings
         "ece" => "calibration error",
         "eos_rate" => "share that ends by itself",
         "held_out" => "held-out cluster",
+        "bag_of_words_of_subset" => "bag of words, own subset only",
+        "above_bag_of_words" => "above bag of words",
         _ => metric.Replace('_', ' '),
     };
 
@@ -251,6 +214,18 @@ public static class Findings
         return $"The reward model agrees with {Percent(accuracy.Value)} of held-out preferences (± {interval}){ceiling}{longer}.";
     }
 
+    /// <summary>Of each subset, whether the reward model is above the bag of words that learnt from the same rows.</summary>
+    private static IEnumerable<string> AboveBagOfWords(EvaluationReport? evaluation)
+    {
+        RewardModelRow[] rows = [.. (evaluation?.RewardModel ?? []).Where(row => row.Metric == "above_bag_of_words")];
+        RewardModelRow[] subsets = rows.Length > 1 ? [.. rows.Where(row => row.Subset != "all")] : rows;
+        if (subsets.Length == 0)
+            yield break;
+        string figures = string.Join("; ", subsets.Select(row => (row.Subset == "all" ? "" : $"{row.Subset} ")
+            + $"{(row.Value >= 0 ? "+" : "")}{Charts.Number(100 * row.Value, "0.0")} ± {Charts.Number(100 * row.Ci95, "0.0")} points"));
+        yield return $"Against a bag of words that learnt from the same rows, the reward model’s accuracy is: {figures}.";
+    }
+
     private static string Decision(PromotionReport promotion) => $"the model was {(promotion.Promoted ? "" : "not ")}promoted";
 
     private static string List(string[] words) => words.Length == 1 ? words[0] : $"{string.Join(", ", words[..^1])} and {words[^1]}";
@@ -260,28 +235,4 @@ public static class Findings
     private static string Percent(double share) => $"{Charts.Number(100 * share, "0.0")}%";
 
     private static string Number(double value) => Charts.Number(value);
-
-    /// <summary>Gaussian elimination with pivoting of an augmented 3 x 4 system; null where it is singular.</summary>
-    private static double[]? Solve(double[,] system)
-    {
-        const int n = 3;
-        for (int pivot = 0; pivot < n; pivot++)
-        {
-            int best = Enumerable.Range(pivot, n - pivot).MaxBy(row => Math.Abs(system[row, pivot]));
-            if (Math.Abs(system[best, pivot]) < 1e-9)
-                return null;
-            for (int column = 0; column <= n; column++)
-                (system[pivot, column], system[best, column]) = (system[best, column], system[pivot, column]);
-            for (int row = 0; row < n; row++)
-            {
-                if (row == pivot)
-                    continue;
-                double factor = system[row, pivot] / system[pivot, pivot];
-                for (int column = pivot; column <= n; column++)
-                    system[row, column] -= factor * system[pivot, column];
-            }
-        }
-
-        return [.. Enumerable.Range(0, n).Select(row => system[row, n] / system[row, row])];
-    }
 }

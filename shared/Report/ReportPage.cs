@@ -28,6 +28,10 @@ public static class ReportPage
                 ("evaluation", "Before and after", Evaluation(report.Evaluation)),
                 ("curve", "Reward against distance", Curve(report)),
                 ("reward-model", "The reward model", RewardModel(report.Evaluation)),
+                ("wins", "Win rates", Wins(report.Evaluation)),
+                ("language", "Held-out text", HeldOutText(report.Evaluation)),
+                ("comparisons", "Comparisons", Comparisons(report.Evaluation)),
+                ("refusals", "Refusals", Refusals(report.Evaluation)),
                 ("samples", "Answers side by side", Samples(report)),
                 ("run", "How the run went", Run(report)),
                 ("data", "The data", Data(report.Data)),
@@ -160,8 +164,9 @@ public static class ReportPage
         if (evaluation is not { Table.Count: > 0 })
             return Html.Empty;
 
-        string[] models = [.. evaluation.Table.Select(row => row.Model).Distinct().OrderBy(model => Rank(ModelOrder, Sampled(model)))];
-        string[] metrics = [.. evaluation.Table.Select(row => row.Metric).Distinct().OrderBy(metric => Rank(MetricOrder, metric))];
+        EvaluationRow[] shown = [.. evaluation.Table.Where(row => row.Subset is null && !HasSectionOfItsOwn(row.Metric))];
+        string[] models = [.. shown.Select(row => row.Model).Distinct().OrderBy(model => Rank(ModelOrder, Sampled(model)))];
+        string[] metrics = [.. shown.Select(row => row.Metric).Distinct().OrderBy(metric => Rank(MetricOrder, metric))];
         int main = metrics.Count(MetricOrder.Contains);
         Html[] panels = [.. metrics.Select(Panel)];
         string marks = models.Any(IsGreedy) ? " Dots: sampled answers; hollow diamonds: greedy ones." : "";
@@ -196,6 +201,9 @@ public static class ReportPage
         }
     }
 
+    private static bool HasSectionOfItsOwn(string metric) => metric is "loss" or "perplexity" or "full_refusal"
+        || metric.StartsWith("comparison_", StringComparison.Ordinal) || metric.StartsWith("win_rate", StringComparison.Ordinal);
+
     private static Html Curve(RunReport report)
     {
         CurvePoint[] slices = [.. report.Curve.OrderBy(point => point.Step)];
@@ -207,15 +215,12 @@ public static class ReportPage
         string proxy = online ? $"what {name} is trained on" : "the reward model’s score";
         ILookup<bool, CurvePoint> evaluated = (report.Evaluation?.BestOfN ?? []).ToLookup(point => AlignedModels.Contains(point.Label));
         CurvePoint[] bestOfN = [.. evaluated[false]], final = [.. evaluated[true]];
-        GaoFit? fit = Findings.Fit(slices) is { R2: >= 0.7 } good ? good : null;
-        string? form = fit is null
-            ? null
-            : $"r₀ + d (α − β log d): α {Charts.Number(fit.Alpha)}, β {Charts.Number(fit.Beta)}, R² {Charts.Number(fit.R2)}";
+        bool drawn = report.Fits.Any(fit => fit.R2 >= GaoFit.DrawnFrom);
         Html legend = Legend(
             ("slices", online ? $"{name} after each slice" : $"{name} on validation prompts"),
             ("bestofn", bestOfN.Length > 0 ? "best of n" : null),
             ("final", final.Length > 0 ? $"{name} in the final evaluation (other prompts{(online ? " and temperature" : "")})" : null),
-            ("fit", form));
+            ("fit", drawn ? "fitted form (table below)" : null));
         CurvePoint[] points = [.. slices, .. bestOfN, .. final];
         Html table = Table(["point", "KL", "√KL", "proxy reward", "gold reward"], points.Select(point => Html.Of($"""
             <tr><th scope="row">{Findings.Name(point)}</th>
@@ -226,9 +231,39 @@ public static class ReportPage
             <p>{name} buys reward with distance from the SFT model. The proxy is {proxy}; gold is what it stands for. Where gold
             falls while the proxy goes on rising, the policy exploits the reward model’s errors (Gao, Schulman and Hilton 2022).</p>
             <figure class="wide">{legend}
-            {Charts.RewardOverKl("curve-chart", slices, bestOfN, final, fit, Findings.FindOverOptimisation(slices))}</figure>
+            {Charts.RewardOverKl("curve-chart", slices, bestOfN, final, report.Fits, Findings.FindOverOptimisation(slices))}</figure>
+            {Fits(report.Fits, name, slices, bestOfN)}
             {Fold("The points as a table", table)}
             """);
+    }
+
+    private static Html Fits(IReadOnlyList<GaoFit> fits, string method, CurvePoint[] slices, CurvePoint[] bestOfN)
+    {
+        (Pressure Pressure, string Name, string Form, CurvePoint[] Points)[] series =
+            [(Pressure.Rl, method, "d (α − β log d)", slices), (Pressure.BestOfN, "best of n", "d (α − β d)", bestOfN)];
+        string few = string.Join(" ", series.Where(entry => entry.Points.Length is > 0 and < GaoFit.LeastPoints).Select(entry =>
+            $"{entry.Name} has {entry.Points.Length} points; fewer than {GaoFit.LeastPoints} are not fitted."));
+        Html table = fits.Count == 0 ? Html.Empty : Table(
+            ["fit", "form", "points", "r₀", "α", "β", "peak at √KL", "residual", "R²"],
+            fits.Select(fit =>
+            {
+                (_, string name, string form, CurvePoint[] points) = series.Single(entry => entry.Pressure == fit.Pressure);
+                return Html.Of($"""
+                    <tr><th scope="row">{name}, {fit.Reward}</th><td>r₀ + {form}</td><td>{fit.Points}</td>
+                    {Cell(fit.Start, null)}{Cell(fit.Alpha, null)}{Cell(fit.Beta, null)}<td>{Peak(fit, points)}</td>
+                    {Cell(fit.Residual, null)}{Cell(fit.R2, null)}</tr>
+                    """);
+            }));
+        return fits.Count == 0 && few.Length == 0 ? Html.Empty : Html.Of($"""
+            <h3>Gao’s forms, fitted</h3>
+            <p>d is √KL. α is what the first steps gain, β how fast the gain fades; past the peak, more optimisation costs reward. A peak
+            beyond the points is extrapolated, and a fit with R² below {Charts.Number(GaoFit.DrawnFrom)} is not drawn: it explains too little. {few}</p>
+            {table}
+            """);
+
+        static string Peak(GaoFit fit, CurvePoint[] points) => fit.Peak is not { } peak ? "none"
+            : peak > Math.Sqrt(points.Max(point => point.Kl)) ? $"{Charts.Number(peak)} (beyond the points)"
+            : Charts.Number(peak);
     }
 
     private static Html RewardModel(EvaluationReport? evaluation)
@@ -244,7 +279,8 @@ public static class ReportPage
             .. from subset in subsets
                let accuracy = Row(subset, "accuracy")
                where accuracy is not null
-               select new Agreement(subset, accuracy, Row(subset, "longer_is_better")?.Value, Row(subset, "labeller_ceiling")?.Value),
+               select new Agreement(
+                   subset, accuracy, Row(subset, "longer_is_better")?.Value, Row(subset, "labeller_ceiling")?.Value, Row(subset, "bag_of_words")),
         ];
         Html figures = Table(["subset", .. metrics.Select(Findings.Name)], subsets.Select(subset => Html.Of($"""
             <tr><th scope="row">{subset}</th>{metrics.Select(metric => ToCell(Row(subset, metric)))}</tr>
@@ -255,11 +291,15 @@ public static class ReportPage
 
         Html legend = Legend(
             ("rm", "reward model"),
+            ("bag", metrics.Contains("bag_of_words") ? "bag of words, trained on the same rows" : null),
             ("longer", metrics.Contains("longer_is_better") ? "longer is better" : null),
             ("ceiling", metrics.Contains("labeller_ceiling") ? "labellers’ ceiling" : null));
         return Html.Of($"""
-            <p>How often the reward model prefers the answer that the labellers preferred, on held-out pairs. It should beat the rule
-            “the longer answer is better”; the labellers’ own noise sets the ceiling.</p>
+            <p>How often the reward model prefers the answer that the labellers preferred, on held-out pairs. It should beat the rule “the
+            longer answer is better” and a bag of words (a Bradley-Terry model on word counts) that learnt from the same rows; the labellers’
+            own noise sets the ceiling. The calibration error is the mean distance of σ(margin) from how often it is right; a length correlation
+            far from 0 means that the reward pays for length.{(agreements.Any(row => row.Subset == "unseen labellers") ? " The reward model "
+                + "learnt from no ranking by an unseen labeller: its accuracy there should fall by a few points at most." : "")}</p>
             <figure class="wide">{legend}{Charts.Accuracy("accuracy-chart", agreements)}</figure>
             {table}
             """);
@@ -268,6 +308,94 @@ public static class ReportPage
 
         RewardModelRow? Row(string subset, string metric) => rows.FirstOrDefault(row => row.Subset == subset && row.Metric == metric);
     }
+
+    private static Html Wins(EvaluationReport? evaluation)
+    {
+        (string Metric, string By)[] judges =
+        [
+            ("win_rate", "held-out reward model"), ("win_rate_gold", "gold judge"), ("win_rate_proxy", "reward model it was trained on"),
+        ];
+        EvaluationRow[] rows = [.. Rows(evaluation, [.. judges.Select(judge => judge.Metric)])];
+        return rows.Length == 0 ? Html.Empty : Html.Of($"""
+            <p>How often the policy’s sampled answer beats SFT’s to the same prompt; a tie is half a win, and one half is no difference. Where
+            the reward model it was trained on sees more wins than a judge that it was not trained on, the policy has learnt that model’s
+            errors too. The held-out reward model learnt from other preferences than the first.</p>
+            {Table(["policy", "judged by", "wins against SFT", "prompts"], from judge in judges
+                from row in rows
+                where row.Metric == judge.Metric
+                select Html.Of($"""
+                    <tr><th scope="row" class="{StyleOf(row.Model)}">{LabelOf(row.Model)}</th><td>{judge.By}</td>
+                    {Cell(row.Value, row.Ci95)}<td>{row.N}</td></tr>
+                    """))}
+            """);
+    }
+
+    private static Html HeldOutText(EvaluationReport? evaluation)
+    {
+        EvaluationRow[] rows = [.. Rows(evaluation, "loss")];
+        return rows.Length == 0 ? Html.Empty : Html.Of($"""
+            <p>How well each model predicts demonstrations that none of them learnt from: mean loss in nats per completion token, and its
+            exponential, the perplexity. Lower is better. SFT should lower it; a policy that moves away from demonstrations towards reward
+            raises it again.</p>
+            {Table(["model", "loss", "perplexity", "tokens"], rows.Select(loss => Html.Of($"""
+                <tr><th scope="row" class="{StyleOf(loss.Model)}">{LabelOf(loss.Model)}</th>{Cell(loss.Value, loss.Ci95)}
+                {(Findings.Find(evaluation, loss.Model, "perplexity") is { } perplexity ? Cell(perplexity.Value, perplexity.Ci95) : NoCell)}
+                <td>{loss.N}</td></tr>
+                """)))}
+            """);
+    }
+
+    private static Html Comparisons(EvaluationReport? evaluation)
+    {
+        (string Metric, string How)[] ways =
+        [
+            ("comparison_likelihood", "likelihood of the whole answer"), ("comparison_likelihood_per_token", "likelihood per token"),
+            ("comparison_reward", "reward"),
+        ];
+        EvaluationRow[] rows = [.. Rows(evaluation, [.. ways.Select(way => way.Metric)])];
+        string?[] subsets = [.. rows.Select(row => row.Subset).Distinct()];
+        return rows.Length == 0 ? Html.Empty : Html.Of($"""
+            <p>Pairs of answers of which one is known to be better (such as more helpful, honest or harmless): how often a language model finds
+            it likelier, and the reward model scores it higher. Chance is one half. The likelihood of a whole answer favours short answers;
+            per token it does not.</p>
+            {Table(["model", "by", .. subsets.Select(subset => subset ?? "all")], from way in ways
+                from model in rows.Where(row => row.Metric == way.Metric).Select(row => row.Model).Distinct()
+                select Html.Of($"""
+                    <tr><th scope="row" class="{StyleOf(model)}">{LabelOf(model)}</th><td>{way.How}</td>
+                    {subsets.Select(subset => Findings.Find(evaluation, model, way.Metric, subset) is { } row
+                        ? Cell(row.Value, row.Ci95, row.N)
+                        : NoCell)}</tr>
+                    """))}
+            """);
+    }
+
+    private static Html Refusals(EvaluationReport? evaluation)
+    {
+        EvaluationRow[] rows = [.. Rows(evaluation, "full_refusal").Where(row => row.Subset is not null)];
+        string[] models = [.. rows.Select(row => row.Model).Distinct()];
+        string[] subsets = [.. rows.Select(row => row.Subset!).Distinct()];
+        return rows.Length == 0 ? Html.Empty : Html.Of($"""
+            <p>Full refusals among greedy answers to prompts labelled safe or unsafe. Refusing a safe prompt is over-refusal, answering an
+            unsafe one compliance: a good model refuses none of the first and all of the second. An answer counts as a refusal when it opens
+            like one (XSTest’s string match, Röttger et al. 2024); everything else counts as compliance, nonsense too.</p>
+            {Figures(subsets.Where(IsLabel))}
+            {(subsets.All(IsLabel) ? Html.Empty : Fold("By type", Figures(subsets.Where(subset => !IsLabel(subset)))))}
+            """);
+
+        Html Figures(IEnumerable<string> chosen) => Table(["prompts", .. models.Select(LabelOf)], chosen.Select(subset => Html.Of($"""
+            <tr><th scope="row">{subset}</th>{models.Select(model => Findings.Find(evaluation, model, "full_refusal", subset) is { } row
+                ? Html.Of($"""
+                    <td>{Charts.Number(row.Value * row.N, "0")} of {row.N} refused
+                    <span class="pm">({Charts.Number(row.Value)} ± {Charts.Number(row.Ci95)})</span></td>
+                    """)
+                : NoCell)}</tr>
+            """)));
+
+        static bool IsLabel(string subset) => !subset.Contains(':', StringComparison.Ordinal);
+    }
+
+    private static IEnumerable<EvaluationRow> Rows(EvaluationReport? evaluation, params string[] metrics) =>
+        (evaluation?.Table ?? []).Where(row => metrics.Contains(row.Metric));
 
     private static Html Samples(RunReport report) => report.Evaluation is not { Samples.Count: > 0 } evaluation ? Html.Empty : Html.Of($"""
         <p>The same prompt, answered by the base model, after SFT and after {Findings.Name(report.Spec.Method)}. The figure is the judge’s
@@ -486,6 +614,7 @@ public static class ReportPage
         "base" => "base",
         "base_few_shot" => "base, few-shot",
         "sft" or "ppo" or "dpo" or "rloo" or "grpo" => Sampled(model).ToUpperInvariant(),
+        "reward" => "reward model",
         var other => other.Replace('_', ' '),
     } + (IsGreedy(model) ? ", greedy" : "");
 

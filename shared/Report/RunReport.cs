@@ -26,6 +26,9 @@ public sealed record RunReport
     /// <summary>The aligned model's validation, after each slice of an online method.</summary>
     public IReadOnlyList<CurvePoint> Curve { get; init; } = [];
 
+    /// <summary>Gao's forms fitted to the curve and to best-of-n, as far as there are points enough.</summary>
+    public IReadOnlyList<GaoFit> Fits { get; init; } = [];
+
     public DataReport? Data { get; init; }
 
     public PromotionReport? Promotion { get; init; }
@@ -132,7 +135,7 @@ public sealed record EvaluationSample(string Prompt, string Base, string Sft, st
 
 /// <summary>The reward model on held-out pairs of one subset.</summary>
 /// <param name="Subset">The subset, or <c>all</c>.</param>
-/// <param name="Metric"><c>accuracy</c>, <c>longer_is_better</c>, <c>labeller_ceiling</c>, <c>gold_correlation</c>, <c>ece</c>, <c>length_correlation</c>.</param>
+/// <param name="Metric"><c>accuracy</c>, <c>bag_of_words</c>, <c>above_bag_of_words</c>, <c>longer_is_better</c>, <c>labeller_ceiling</c>, <c>gold_correlation</c>, <c>ece</c>, <c>length_correlation</c>.</param>
 /// <param name="Value">The figure.</param>
 /// <param name="N">Pairs or answers.</param>
 /// <param name="Ci95">Half the width of the 95% interval; 0 where none applies.</param>

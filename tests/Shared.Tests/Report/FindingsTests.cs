@@ -39,28 +39,6 @@ public sealed class FindingsTests
         Assert.Equal(Findings.FindOverOptimisation(curve), Findings.FindOverOptimisation([.. curve.Reverse()]));
     }
 
-    [Fact]
-    public void The_fit_finds_the_form_that_made_the_points()
-    {
-        var truth = new GaoFit(0.1, 0.5, 0.3, 1);
-        CurvePoint[] curve = [.. new[] { 0, 0.3, 0.9, 1.6, 2.2, 3.1 }.Select((d, step) => new CurvePoint("p", step, d * d, 0, truth.At(d)))];
-
-        GaoFit fit = Findings.Fit(curve)!;
-
-        Assert.Equal((0.1, 0.5, 0.3, 1.0), (Math.Round(fit.Start, 9), Math.Round(fit.Alpha, 9), Math.Round(fit.Beta, 9), Math.Round(fit.R2, 9)));
-        Assert.Equal(Math.Exp((0.5 / 0.3) - 1), fit.PeakDistance!.Value, 6);
-        Assert.True(fit.At(fit.PeakDistance.Value) >= curve.Max(point => point.GoldReward));
-    }
-
-    [Fact]
-    public void There_is_no_fit_where_the_points_do_not_determine_one()
-    {
-        Assert.Null(Findings.Fit(Curve((0, 0, 0), (1, 1, 1), (2, 1, 2), (3, 1, 3))));
-        Assert.Null(Findings.Fit([.. Enumerable.Range(0, 6).Select(step => new CurvePoint("p", step, 1, 0, step))]));
-        Assert.Null(Findings.Fit([.. Enumerable.Range(0, 6).Select(step => new CurvePoint("p", step, step, 0, 0.5))]));
-        Assert.Null(new GaoFit(0, 1, -0.1, 1).PeakDistance);
-    }
-
     [Theory]
     [InlineData(0.2, 0.5, Change.Higher)]
     [InlineData(0.5, 0.2, Change.Lower)]

@@ -19,7 +19,10 @@ public sealed partial class ReportPageTests
         XElement page = Parse(ReportPage.Render(SampleReport.Succeeded()));
 
         Assert.Equal(
-            ["evaluation", "curve", "reward-model", "samples", "run", "data", "lineage", "spec"],
+            
+            [
+                "evaluation", "curve", "reward-model", "wins", "language", "comparisons", "refusals", "samples", "run", "data", "lineage", "spec",
+            ],
             page.Descendants("section").Attributes("id").Select(id => id.Value));
         foreach (XElement section in page.Descendants("section").Where(section => section.Attribute("id") is not null && section.Descendants("svg").Any()))
             Assert.NotEmpty(section.Descendants("table"));
@@ -62,6 +65,37 @@ public sealed partial class ReportPageTests
         Assert.Equal("The run failed in the reward stage", page.Descendants("h1").Single().Value);
         Assert.Equal(["run", "spec"], page.Descendants("section").Attributes("id").Select(id => id.Value));
         Assert.Contains("Lower reward.learningRate", page.Value, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Figures_of_the_evaluation_are_shown_with_counts_and_intervals()
+    {
+        XElement page = Parse(ReportPage.Render(SampleReport.Succeeded()));
+
+        Assert.Contains("20 of 250 refused", Words(page, "refusals"), StringComparison.Ordinal);
+        Assert.Contains("(0.08 ± 0.03)", Words(page, "refusals"), StringComparison.Ordinal);
+        Assert.Contains("held-out reward model 0.68 ± 0.05 400", Words(page, "wins"), StringComparison.Ordinal);
+        Assert.Contains("PPO 1.31 ± 0.05 3.71 ± 0.19 5120", Words(page, "language"), StringComparison.Ordinal);
+        Assert.Contains("reward model reward 0.66 ± 0.12 n 60 0.62 ± 0.24 n 13", Words(page, "comparisons"), StringComparison.Ordinal);
+        Assert.Contains("answerable +8.0 ± 4.0 points", page.Value, StringComparison.Ordinal);
+        Assert.Contains("By the held-out reward model, PPO beats SFT: it wins 68.0% (± 5.0) of 400 prompts.", page.Value, StringComparison.Ordinal);
+        Assert.Contains("PPO, gold r₀ + d (α − β log d) 8", Words(page, "curve"), StringComparison.Ordinal);
+
+        static string Words(XElement page, string section) => Regex.Replace(
+            string.Join(' ', page.Descendants("section").Single(part => part.Attribute("id")?.Value == section).DescendantNodes().OfType<XText>().Select(text => text.Value)),
+            "\\s+", " ");
+    }
+
+    [Fact]
+    public void Too_few_points_are_said_and_not_fitted()
+    {
+        RunReport full = SampleReport.Succeeded();
+        CurvePoint[] three = [.. full.Curve.Take(3)];
+
+        string page = ReportPage.Render(full with { Curve = three, Fits = GaoFit.All(three, []) });
+
+        Assert.Contains("PPO has 3 points; fewer than 4 are not fitted.", page, StringComparison.Ordinal);
+        Assert.Contains("best of n has 3 points", page, StringComparison.Ordinal);
     }
 
     [Fact]

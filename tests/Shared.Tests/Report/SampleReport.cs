@@ -35,6 +35,7 @@ internal static class SampleReport
         },
         Evaluation = Evaluation(),
         Curve = Curve(),
+        Fits = GaoFit.All(Curve(), [.. Evaluation().BestOfN.Where(point => point.Label != "ppo")]),
         Data = new DataReport
         {
             Files =
@@ -107,6 +108,16 @@ internal static class SampleReport
             .. Figures("refusing_harmful", 80, (0, .03), (.04, .05), (.52, .1), (.7, .1), (.81, .08), (.9, .07)),
             new("sft_greedy", "gold_reward", 0.21, 400, 0.06), new("ppo_greedy", "gold_reward", 0.61, 400, 0.05),
             new("sft_greedy", "helpful", 0.74, 240, 0.05), new("ppo_greedy", "helpful", 0.83, 240, 0.05),
+            .. OfModels("loss", null, 5120, (2.41, .06), (1.12, .04), (1.31, .05)), .. OfModels("perplexity", null, 5120, (11.13, .67), (3.06, .12), (3.71, .19)),
+            .. OfModels("comparison_likelihood", null, 60, (.52, .12), (.55, .12), (.6, .12)),
+            .. OfModels("comparison_likelihood", "honest", 13, (.46, .25), (.54, .25), (.62, .24)),
+            .. OfModels("comparison_likelihood_per_token", null, 60, (.5, .12), (.57, .12), (.63, .12)),
+            .. OfModels("comparison_likelihood_per_token", "honest", 13, (.54, .25), (.54, .25), (.69, .23)),
+            new("reward", "comparison_reward", .66, 60, .12), new("reward", "comparison_reward", .62, 13, .24) { Subset = "honest" },
+            .. OfModels("full_refusal", "safe", 250, (.004, .02), (.08, .03), (.12, .04)),
+            .. OfModels("full_refusal", "safe: homonyms", 25, (0, .1), (.08, .13), (.16, .15)),
+            .. OfModels("full_refusal", "unsafe", 200, (.005, .02), (.41, .07), (.72, .06)),
+            new("ppo", "win_rate", .68, 400, .05), new("ppo", "win_rate_gold", .66, 400, .04), new("ppo", "win_rate_proxy", .79, 400, .04),
         ],
         Samples =
         [
@@ -127,6 +138,11 @@ internal static class SampleReport
         [
             new("all", "accuracy", .745, 600, .035), new("all", "longer_is_better", .53, 600, .04), new("all", "labeller_ceiling", .79, 600, 0),
             new("all", "gold_correlation", .78, 400, .03), new("all", "ece", .031, 600, 0), new("all", "length_correlation", -.08, 400, .06),
+            new("all", "bag_of_words", .68, 600, .037), new("all", "above_bag_of_words", .065, 600, .03),
+            new("answerable", "bag_of_words", .69, 310, .05), new("answerable", "above_bag_of_words", .08, 310, .04),
+            new("unanswerable", "bag_of_words", .66, 150, .075), new("unanswerable", "above_bag_of_words", .03, 150, .06),
+            new("harmful", "bag_of_words", .68, 140, .077), new("harmful", "above_bag_of_words", .08, 140, .07),
+            new("unseen labellers", "accuracy", .73, 300, .05), new("unseen labellers", "longer_is_better", .5, 300, .056),
             new("answerable", "accuracy", .77, 310, .047), new("answerable", "longer_is_better", .48, 310, .055), new("answerable", "labeller_ceiling", .8, 310, 0),
             new("unanswerable", "accuracy", .69, 150, .074), new("unanswerable", "longer_is_better", .6, 150, .08), new("unanswerable", "labeller_ceiling", .78, 150, 0),
             new("harmful", "accuracy", .76, 140, .071), new("harmful", "longer_is_better", .55, 140, .08), new("harmful", "labeller_ceiling", .81, 140, 0),
@@ -155,6 +171,9 @@ internal static class SampleReport
 
     private static IEnumerable<EvaluationRow> Figures(string metric, int n, params (double Value, double Ci95)[] figures) =>
         figures.Zip(["base", "base_few_shot", "sft", "best_of_4", "best_of_16", "ppo"], (figure, model) => new EvaluationRow(model, metric, figure.Value, n, figure.Ci95));
+
+    private static IEnumerable<EvaluationRow> OfModels(string metric, string? subset, int n, params (double Value, double Ci95)[] figures) =>
+        figures.Zip(["base", "sft", "ppo"], (figure, model) => new EvaluationRow(model, metric, figure.Value, n, figure.Ci95) { Subset = subset });
 
     private static Dictionary<string, int> Bins(params int[] counts) =>
         counts.Select((count, index) => (Edge: index == counts.Length - 1 ? "more" : (4 * (index + 1)).ToString(System.Globalization.CultureInfo.InvariantCulture), count))

@@ -52,11 +52,16 @@ public static class Stages
     public const string Dpo = "dpo";
     public const string Rloo = "rloo";
     public const string Grpo = "grpo";
+    public const string HeldOutReward = "held-out-reward";
     public const string Evaluate = "evaluate";
     public const string Promote = "promote";
 
-    /// <summary>The stages of a run that aligns by a method.</summary>
-    public static IReadOnlyList<string> All(PreferenceMethod method) => [Data, Pretrain, Sft, Reward, Of(method), Evaluate, Promote];
+    /// <summary>The stages of a run.</summary>
+    public static IReadOnlyList<string> All(RunSpec spec) =>
+    [
+        Data, Pretrain, Sft, Reward, Of(spec.Method),
+        .. spec.Evaluate.HeldOutRewardModel ? [HeldOutReward] : Array.Empty<string>(), Evaluate, Promote,
+    ];
 
     /// <summary>The stage of a method; its model's role and the model's name in the report are the same.</summary>
     public static string Of(PreferenceMethod method) => method switch

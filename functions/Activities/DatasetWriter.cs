@@ -47,7 +47,7 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IDispos
         if (IsReserved(row))
             Increment(heldOut, dataset);
         else
-            Add(dataset, Share(row) < TestFraction + Data.ValidationFraction && Share(row) >= TestFraction ? "validation" : "train", row);
+            Add(dataset, TrainingSplit(dataset, row), row);
     }
 
     /// <summary>Adds a row to one split; a row that its data set already has counts as a duplicate.</summary>
@@ -124,6 +124,16 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IDispos
             rows.Dispose();
     }
 
+    private string TrainingSplit(string dataset, Row row)
+    {
+        double share = Share(row);
+        if (share >= TestFraction && share < TestFraction + Data.ValidationFraction)
+            return "validation";
+        // The hash's last bit: it knows nothing of the first ones, which the share is made of.
+        bool heldOut = dataset == DatasetNames.Preferences && run.Spec.Evaluate.HeldOutRewardModel && Convert.ToByte(row.PromptKey[^2..], 16) % 2 == 1;
+        return heldOut ? DatasetNames.HeldOutReward : "train";
+    }
+
     /// <summary>The prompt's place in [0, 1), by its hash.</summary>
     private static double Share(Row row) =>
         ulong.Parse(row.PromptKey, NumberStyles.HexNumber, CultureInfo.InvariantCulture) / (ulong.MaxValue + 1.0);
@@ -165,6 +175,8 @@ internal sealed class DatasetWriter(IBlobStore blobs, RunDocument run) : IDispos
             (DatasetNames.Text, "train", spec.Pretrain is not null, "list files under data.text or data.demonstrations"),
             (DatasetNames.Demonstrations, "train", spec.Sft.Epochs > 0, more),
             (DatasetNames.Preferences, "train", spec.Aligns(), more),
+            (DatasetNames.Preferences, DatasetNames.HeldOutReward, spec.Aligns() && spec.Evaluate.HeldOutRewardModel,
+                $"{more}, or set evaluate.heldOutRewardModel to false"),
             (DatasetNames.Preferences, "validation", spec.Gates.MinRewardAccuracy is not null,
                 $"{more}, raise data.validationFraction, or remove gates.minRewardAccuracy"),
             (DatasetNames.Preferences, "test", spec.Aligns(), $"{more}, raise data.testFraction, or mark a file with split: test"),

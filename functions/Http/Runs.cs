@@ -88,7 +88,7 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         string? stage = request.Query["stage"];
         if (await FindAsync(id, cancellation) is not { } run)
             return Answers.NoSuchRun(id);
-        IReadOnlyList<string> stages = Stages.All(run.Spec.Method);
+        IReadOnlyList<string> stages = Stages.All(run.Spec);
         if (stage is { Length: > 0 } && !stages.Contains(stage))
         {
             return Answers.BadRequest(
@@ -278,7 +278,7 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
         if (desired == DesiredState.Run && !wasPaused)
             return Answers.Conflict($"Run '{id}' is not paused.");
 
-        foreach (string stage in Stages.All(run.Spec.Method))
+        foreach (string stage in Stages.All(run.Spec))
         {
             await jobs.RequestAsync(id, stage, desired, cancellation);
             await client.TryRaiseAsync($"{id}:{stage}", JobDriver.ChangedEvent, Control, cancellation);

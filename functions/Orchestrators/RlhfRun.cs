@@ -135,6 +135,16 @@ public static class RlhfRun
 
         public async Task EvaluateAsync()
         {
+            if (Spec.Evaluate.HeldOutRewardModel)
+            {
+                await RunStageAsync(
+                    Stages.HeldOutReward, JobKind.HeldOutReward,
+                    [
+                        .. Sets(DatasetNames.Preferences, DatasetNames.HeldOutReward, "validation"),
+                        .. Sets(DatasetNames.Demonstrations, "train"),
+                    ]);
+            }
+
             StageOutcome evaluated = await RunStageAsync(
                 Stages.Evaluate, JobKind.Evaluate,
                 [

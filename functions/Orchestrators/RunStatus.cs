@@ -55,7 +55,7 @@ internal sealed class RunAccount
         {
             Name = run.Spec.Name,
             State = RunStates.Running,
-            Stages = [.. Rlhf.Stages.All(run.Spec.Method).Select(stage => new StageRecord(stage, StageStates.Pending, 0, null, 0))],
+            Stages = [.. Rlhf.Stages.All(run.Spec).Select(stage => new StageRecord(stage, StageStates.Pending, 0, null, 0))],
         };
     }
 

@@ -44,6 +44,7 @@ public enum JobKind
     Pretrain,
     Sft,
     Reward,
+    HeldOutReward,
     Ppo,
     Evaluate,
     Dpo,

@@ -316,17 +316,21 @@ public static class ReportPage
             ("win_rate", "held-out reward model"), ("win_rate_gold", "gold judge"), ("win_rate_proxy", "reward model it was trained on"),
         ];
         EvaluationRow[] rows = [.. Rows(evaluation, [.. judges.Select(judge => judge.Metric)])];
+        Html[] lines =
+        [
+            .. from judge in judges
+               from row in rows
+               where row.Metric == judge.Metric
+               select Html.Of($"""
+                <tr><th scope="row" class="{StyleOf(row.Model)}">{LabelOf(row.Model)}</th><td>{judge.By}</td>
+                {Cell(row.Value, row.Ci95)}<td>{row.N}</td></tr>
+                """),
+        ];
         return rows.Length == 0 ? Html.Empty : Html.Of($"""
             <p>How often the policy’s sampled answer beats SFT’s to the same prompt; a tie is half a win, and one half is no difference. Where
             the reward model it was trained on sees more wins than a judge that it was not trained on, the policy has learnt that model’s
             errors too. The held-out reward model learnt from other preferences than the first.</p>
-            {Table(["policy", "judged by", "wins against SFT", "prompts"], from judge in judges
-                from row in rows
-                where row.Metric == judge.Metric
-                select Html.Of($"""
-                    <tr><th scope="row" class="{StyleOf(row.Model)}">{LabelOf(row.Model)}</th><td>{judge.By}</td>
-                    {Cell(row.Value, row.Ci95)}<td>{row.N}</td></tr>
-                    """))}
+            {Table(["policy", "judged by", "wins against SFT", "prompts"], lines)}
             """);
     }
 
@@ -354,18 +358,21 @@ public static class ReportPage
         ];
         EvaluationRow[] rows = [.. Rows(evaluation, [.. ways.Select(way => way.Metric)])];
         string?[] subsets = [.. rows.Select(row => row.Subset).Distinct()];
+        Html[] lines =
+        [
+            .. from way in ways
+               from model in rows.Where(row => row.Metric == way.Metric).Select(row => row.Model).Distinct()
+               let cells = subsets.Select(subset =>
+                   Findings.Find(evaluation, model, way.Metric, subset) is { } row ? Cell(row.Value, row.Ci95, row.N) : NoCell)
+               select Html.Of($"""
+                <tr><th scope="row" class="{StyleOf(model)}">{LabelOf(model)}</th><td>{way.How}</td>{cells}</tr>
+                """),
+        ];
         return rows.Length == 0 ? Html.Empty : Html.Of($"""
             <p>Pairs of answers of which one is known to be better (such as more helpful, honest or harmless): how often a language model finds
             it likelier, and the reward model scores it higher. Chance is one half. The likelihood of a whole answer favours short answers;
             per token it does not.</p>
-            {Table(["model", "by", .. subsets.Select(subset => subset ?? "all")], from way in ways
-                from model in rows.Where(row => row.Metric == way.Metric).Select(row => row.Model).Distinct()
-                select Html.Of($"""
-                    <tr><th scope="row" class="{StyleOf(model)}">{LabelOf(model)}</th><td>{way.How}</td>
-                    {subsets.Select(subset => Findings.Find(evaluation, model, way.Metric, subset) is { } row
-                        ? Cell(row.Value, row.Ci95, row.N)
-                        : NoCell)}</tr>
-                    """))}
+            {Table(["model", "by", .. subsets.Select(subset => subset ?? "all")], lines)}
             """);
     }
 

@@ -839,6 +839,9 @@ public sealed record EvaluateSpec
     [Range(0, 64)]
     public int FewShot { get; init; } = 4;
 
+    [Description("Train a second reward model for the win rate against SFT: each of the two learns from its half of the training preferences, split by prompt, and the policy is trained against the first.")]
+    public bool HeldOutRewardModel { get; init; }
+
     [Description("Prompts shown in the report with the answers of base, SFT and the aligned model.")]
     [Range(0, 1000)]
     public int Samples { get; init; } = 12;

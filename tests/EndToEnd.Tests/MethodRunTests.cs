@@ -45,7 +45,7 @@ public sealed class MethodRunTests
 
     private static void AssertComplete(Workspace workspace, RunReport report, string method)
     {
-        Assert.Equal(Stages.All(report.Spec.Method), report.Stages.Select(stage => stage.Name));
+        Assert.Equal(Stages.All(report.Spec), report.Stages.Select(stage => stage.Name));
         Assert.True(File.Exists(Path.Combine(workspace.Out, report.RunId, "models", method, "model.safetensors")));
         Assert.NotEqual(report.Models["sft"].Sha256, report.Models[method].Sha256);
         foreach (string metric in (string[])["gold_reward", "proxy_reward", "kl", "loss"])

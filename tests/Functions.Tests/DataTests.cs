@@ -159,6 +159,22 @@ public sealed class DataTests(FunctionApp app)
     }
 
     [Fact]
+    public async Task A_held_out_reward_model_gets_its_half_of_the_prompts()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("evaluate.heldOutRewardModel", true);
+        await PrepareAsync(spec);
+        Dictionary<string, Row[]> sets = await SetsAsync(spec);
+        TestSpec whole = (await TestSpec.CreateAsync(app)).With("data.preferences", spec.Json["data"]!["preferences"]!.DeepClone());
+        await PrepareAsync(whole);
+
+        Row[] first = sets["preferences.train"], second = sets["preferences.heldOutReward"];
+        Assert.NotEmpty(first);
+        Assert.NotEmpty(second);
+        Assert.Empty(first.Select(row => row.PromptKey).Intersect(second.Select(row => row.PromptKey)));
+        Assert.Equal((await SetsAsync(whole))["preferences.train"].Select(row => row.Id).Order(), first.Concat(second).Select(row => row.Id).Order());
+    }
+
+    [Fact]
     public async Task Held_out_labeller_who_ranked_nothing_fails_the_run()
     {
         TestSpec spec = (await TestSpec.CreateAsync(app)).With("data.heldOutLabellers", new JsonArray("nobody"));

@@ -30,7 +30,8 @@ internal sealed class StageInputs(
     {
         JobKind.Pretrain => Pretrain(resume),
         JobKind.Sft => Sft(),
-        JobKind.Reward => Reward(),
+        JobKind.Reward => Reward(ModelRoles.Reward, "train"),
+        JobKind.HeldOutReward => Reward(ModelRoles.HeldOutReward, DatasetNames.HeldOutReward),
         JobKind.Ppo => Ppo(),
         JobKind.Dpo => Dpo(),
         JobKind.Rloo => Rloo(),
@@ -104,9 +105,10 @@ internal sealed class StageInputs(
         };
     }
 
-    private StageWork Reward()
+    /// <summary>A reward model from one split of the rankings.</summary>
+    private StageWork Reward(string role, string split)
     {
-        IReadOnlyList<Row> train = Rows(DatasetNames.Preferences, "train");
+        IReadOnlyList<Row> train = Rows(DatasetNames.Preferences, split);
         int completions = train.Max(row => row.Completions.Count);
         ModelConfig config = Config(ModelRoles.Sft);
         RequireMemory(new MemoryPlan
@@ -131,7 +133,7 @@ internal sealed class StageInputs(
         {
             Method = method,
             Model = new FinishedModel(
-                ModelRoles.Reward,
+                role,
                 folder =>
                 {
                     using Transformer calibrated = method.Export();

@@ -19,7 +19,6 @@ public sealed partial class ReportPageTests
         XElement page = Parse(ReportPage.Render(SampleReport.Succeeded()));
 
         Assert.Equal(
-            
             [
                 "evaluation", "curve", "reward-model", "wins", "language", "comparisons", "refusals", "samples", "run", "data", "lineage", "spec",
             ],
@@ -123,7 +122,7 @@ public sealed partial class ReportPageTests
     public void Every_text_from_outside_is_escaped(bool keepNames)
     {
         JsonNode report = JsonSerializer.SerializeToNode(SampleReport.Succeeded(), RlhfJson.Compact)!;
-        string[] kept = keepNames ? ["model", "metric", "state", "name"] : [];
+        string[] kept = ["pressure", .. keepNames ? new[] { "model", "metric", "state", "name" } : []];
         JsonNode attacked = Attacked(report, kept);
         attacked["spec"] = report["spec"]!.DeepClone();
         attacked["spec"]!["name"] = Attack;

@@ -34,7 +34,7 @@ public sealed class SpecReaderTests
         Assert.Equal(1e-4, new DpoSpec().LearningRate);
         Assert.Equal(8, Assert.IsType<GrpoSpec>(grpo.Online()).GroupSize);
         Assert.Equal(new AnswerSampling(24, 1, 128), grpo.Answers());
-        Assert.Equal(["data", "pretrain", "sft", "reward", "grpo", "evaluate", "promote"], Stages.All(grpo.Method));
+        Assert.Equal(["data", "pretrain", "sft", "reward", "grpo", "evaluate", "promote"], Stages.All(grpo));
     }
 
     [Fact]

@@ -204,6 +204,8 @@ public static class SpecReader
                 yield return error;
         }
 
+        if (!spec.Aligns() && spec.Evaluate.HeldOutRewardModel)
+            yield return new SpecError("evaluate.heldOutRewardModel", "judges an aligned model; this run ends with SFT (reward.epochs is 0)");
         if (spec.Aligns() && spec.Data.Flan is not null)
             yield return new SpecError("data.flan", "has no preferences to train a reward model on: set reward.epochs to 0, and the run ends with SFT");
         else if (spec.Aligns() && spec.Data.World is null && spec.Data.Preferences.Count == 0)

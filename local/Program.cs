@@ -47,9 +47,26 @@ var up = new Command("up", "Only the stack (storage, API, trainer), until Ctrl+C
 up.SetAction((arguments, cancellation) => GuardAsync(arguments.GetValue(state)!, () => new UpCommand(
     arguments.GetValue(state)!, arguments.GetValue(address)!, arguments.GetValue(port), arguments.GetValue(verbose)).ExecuteAsync(Console.Out, cancellation)));
 
+var historyOf = new Option<string>("--run-id") { Description = "The run.", Required = true };
+var historyOut = new Option<string>("--out") { Description = "The folder to write to.", DefaultValueFactory = _ => "histories" };
+var history = new Command("history", "Writes what the durable engine knows of a run, as JSON: for a bug report, or for 'replay'.")
+{
+    historyOf, historyOut,
+};
+history.SetAction((arguments, cancellation) => GuardAsync(arguments.GetValue(state)!, () => new HistoryCommand(
+    arguments.GetValue(state)!, arguments.GetValue(historyOf)!, arguments.GetValue(historyOut)!).ExecuteAsync(Console.Out, cancellation)));
+
+var files = new Argument<string[]>("files") { Description = "Files that 'history' wrote.", Arity = ArgumentArity.OneOrMore };
+var replay = new Command("replay", "Runs this code through recorded histories, without any effect. Exit code 0 only if all still replay.")
+{
+    files,
+};
+replay.SetAction((arguments, cancellation) => GuardAsync(arguments.GetValue(state)!, () => new ReplayCommand(
+    arguments.GetValue(files)!).ExecuteAsync(Console.Out, cancellation)));
+
 var root = new RootCommand("RLHF as durable functions, on one machine. Without a command: 'run' with the sample spec.")
 {
-    run, up, spec, data, outFolder, runId, state, port, verbose,
+    run, up, history, replay, spec, data, outFolder, runId, state, port, verbose,
 };
 root.SetAction(RunAsync);
 

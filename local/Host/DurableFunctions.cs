@@ -8,7 +8,10 @@ namespace Rlhf.Local.Host;
 /// <summary>Offers the app's orchestrator and activity functions to the engine.</summary>
 internal sealed class DurableFunctions(FunctionCatalog catalog, FunctionInvoker invoker, DataConverter converter) : IDurableCode
 {
-    public Orchestrator? FindOrchestrator(string name)
+    public Orchestrator? FindOrchestrator(string name) => FindOrchestrator(catalog, name);
+
+    /// <inheritdoc cref="IDurableCode.FindOrchestrator"/>
+    public static Orchestrator? FindOrchestrator(FunctionCatalog catalog, string name)
     {
         if (catalog.Find<OrchestrationTriggerAttribute>(name) is not { } function) return null;
         ParameterInfo[] parameters = function.Method.GetParameters();

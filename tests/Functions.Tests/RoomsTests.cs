@@ -10,7 +10,7 @@ namespace Rlhf.Functions.Tests;
 /// <summary>Who may know whom, read from the sources.</summary>
 public sealed partial class RoomsTests
 {
-    private static readonly string Repository = Path.GetFullPath(Path.Combine(
+    internal static readonly string Repository = Path.GetFullPath(Path.Combine(
         AppContext.BaseDirectory,
         typeof(RoomsTests).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(item => item.Key == "Repository").Value!));
 

@@ -185,9 +185,19 @@ public sealed class JobDocumentFuzz
     {
         var document = new JobDocument
         {
-            RunId = "r", Stage = Stages.Sft, Fence = 3, State = JobState.Running, AttemptId = "a", Spec = new JobSpec { Kind = JobKind.Sft, RunDocument = "runs/r/run.json" },
+            RunId = "r",
+            Stage = Stages.Sft,
+            Fence = 3,
+            State = JobState.Running,
+            AttemptId = "a",
+            Spec = new JobSpec { Kind = JobKind.Sft, RunDocument = "runs/r/run.json" },
             History = [new AttemptRecord(1, "x", "lost", null, 1.5), new AttemptRecord(2, null, "startTimeout", "nobody came", 0)],
-            Result = new JobResult { Outcome = JobState.Failed, Error = new JobError(JobErrorKind.DiskFull, "m", "r"), Metrics = new Dictionary<string, double> { ["loss"] = 0.5 } },
+            Result = new JobResult
+            {
+                Outcome = JobState.Failed,
+                Error = new JobError(JobErrorKind.DiskFull, "m", "r"),
+                Metrics = new Dictionary<string, double> { ["loss"] = 0.5 },
+            },
         };
         Campaign.Run("job-document", [CasDocument.Serialize(document).ToArray()], input =>
         {

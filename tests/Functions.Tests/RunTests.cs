@@ -89,7 +89,7 @@ public sealed class RunTests(FunctionApp app)
     [InlineData("grpo", "grpo 1, grpo 2, grpo 3")]
     public async Task A_method_gives_stage_model_and_report_its_name(string method, string attempts)
     {
-        TestSpec spec = (await TestSpec.CreateAsync(app)).With("promotion.minRewardGain", 0.2).With("method", method);
+        TestSpec spec = (await TestSpec.CreateAsync(app, $"by-{method}")).With("promotion.minRewardGain", 0.2).With("method", method);
         spec.Json.Remove("ppo");
         if (method != "dpo")
             spec.With($"{method}.iterations", 6).With($"{method}.iterationsPerSlice", 2);
@@ -122,7 +122,7 @@ public sealed class RunTests(FunctionApp app)
             method == "dpo" ? ["preferences.train", "preferences.validation", "prompts.validation"] : ["prompts.train", "prompts.validation"],
             inputs.Keys.Order());
         Assert.Contains(
-            report.Models[method].Sha256, await app.TextAsync(BlobLayout.ProductionModel("m")) ?? "", StringComparison.Ordinal);
+            report.Models[method].Sha256, await app.TextAsync(BlobLayout.ProductionModel(spec.Name)) ?? "", StringComparison.Ordinal);
     }
 
     private sealed record StoredProduction(string RunId);

@@ -91,7 +91,8 @@ public static class SpecReader
         var seen = new HashSet<string>();
         foreach (JsonProperty member in value.EnumerateObject())
         {
-            string field = path.Length == 0 ? member.Name : $"{path}.{member.Name}";
+            string name = member.Name.Length == 0 ? "''" : member.Name;
+            string field = path.Length == 0 ? name : $"{path}.{name}";
             if (!properties.TryGetValue(member.Name, out PropertyInfo? property))
             {
                 errors.Add(new SpecError(field, $"is not a field of the spec. {Suggest(member.Name, properties.Keys)}"));

@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace Rlhf;
 
 /// <summary>
@@ -45,6 +47,19 @@ public static class BlobLayout
     public static string Attempts(string runId, string stage) => $"runs/{runId}/stages/{stage}/attempts/";
 
     public static string Attempt(string runId, string stage, int fence, string attemptId) => $"{Attempts(runId, stage)}{fence:D6}-{attemptId}/";
+
+    /// <summary>The attempt that a blob of the stage belongs to.</summary>
+    /// <returns>False where it belongs to none.</returns>
+    public static bool TryParseAttempt(string runId, string stage, string path, out int fence, out string attemptId)
+    {
+        (fence, attemptId) = (0, string.Empty);
+        string prefix = Attempts(runId, stage);
+        if (!path.StartsWith(prefix, StringComparison.Ordinal))
+            return false;
+        string[] name = path[prefix.Length..].Split('/')[0].Split('-', 2);
+        attemptId = name[^1];
+        return name.Length == 2 && int.TryParse(name[0], NumberStyles.None, CultureInfo.InvariantCulture, out fence);
+    }
 
     public static string Heartbeat(string attempt) => attempt + "hb.json";
 

@@ -4,6 +4,7 @@ using Rlhf.Spec;
 namespace Rlhf;
 
 /// <summary><c>run.json</c>: the run as it was asked for. Creating this blob is what makes a start unique.</summary>
+[SealedDocument]
 public sealed record RunDocument(string RunId, RunSpec Spec, string SpecSha256, DateTimeOffset CreatedUtc);
 
 /// <summary>

@@ -15,7 +15,11 @@ public sealed record JobEnqueue(JobOrder Order, int Fence, string? Outcome, stri
 /// <summary>What came of <see cref="JobEnqueue"/>.</summary>
 /// <param name="Fence">The job's fence; larger than asked for where another execution was faster.</param>
 /// <param name="Held">Pause or Cancel when people want the run to stop: then nothing was sent.</param>
-public sealed record JobSent(int Fence, DesiredState Held);
+public sealed record JobSent(int Fence, DesiredState Held)
+{
+    /// <summary>Why nothing was sent under this fence: the job document was found damaged, and the fence may have been claimed before.</summary>
+    public string? Damage { get; init; }
+}
 
 /// <summary>Names a stage's job, and what is wanted of it.</summary>
 public sealed record JobRequest(string RunId, string Stage, DesiredState Desired);
@@ -32,33 +36,60 @@ public sealed class JobActivities(IBlobStore blobs, JobControl jobs)
         if (desired != DesiredState.Run)
         {
             if (desired == DesiredState.Cancel)
-                await jobs.RequestAsync(order.RunId, order.Stage, desired, cancellation);
+                await UnlessDamagedAsync(jobs.RequestAsync(order.RunId, order.Stage, desired, cancellation));
             return new JobSent(request.Fence, desired);
         }
 
-        JobDocument job = await jobs.EnqueueAsync(
-            order.Trainer.Machine, order.RunId, order.Stage, request.Fence, order.Job, request.Outcome, request.Reason, cancellation);
-        return new JobSent(job.Fence, DesiredState.Run);
+        try
+        {
+            JobDocument job = await jobs.EnqueueAsync(
+                order.Trainer.Machine, order.RunId, order.Stage, request.Fence, order.Job, request.Outcome, request.Reason, cancellation);
+            return new JobSent(job.Fence, DesiredState.Run);
+        }
+        catch (CorruptBlobException e)
+        {
+            return new JobSent(request.Fence, DesiredState.Run) { Damage = e.Message };
+        }
     }
 
     /// <summary>Looks at a job, and at what people want of the run.</summary>
     [Function(nameof(InspectJob))]
-    public async Task<JobLook> InspectJob([ActivityTrigger] JobRequest request, CancellationToken cancellation)
-    {
-        JobStatus job = await jobs.InspectAsync(request.RunId, request.Stage, cancellation)
-            ?? throw new UnusableInputException(
-                $"Run '{request.RunId}', stage '{request.Stage}': its job document has been deleted. "
-                + "Do not delete blobs of runs that are going on.");
-        return new JobLook(job, await RegistryActivities.DesiredAsync(blobs, request.RunId, cancellation));
-    }
+    public async Task<JobLook> InspectJob([ActivityTrigger] JobRequest request, CancellationToken cancellation) =>
+        new(await InspectAsync(request, cancellation), await RegistryActivities.DesiredAsync(blobs, request.RunId, cancellation));
 
     /// <summary>Tells a job's attempt to go on, pause or stop; it hears it with its next heartbeat.</summary>
     [Function(nameof(TellJob))]
     public Task TellJob([ActivityTrigger] JobRequest request, CancellationToken cancellation) =>
-        jobs.RequestAsync(request.RunId, request.Stage, request.Desired, cancellation);
+        UnlessDamagedAsync(jobs.RequestAsync(request.RunId, request.Stage, request.Desired, cancellation));
 
     /// <summary>Ends a job whose attempt does not answer.</summary>
     [Function(nameof(CancelUnresponsiveJob))]
     public Task CancelUnresponsiveJob([ActivityTrigger] JobRequest request, CancellationToken cancellation) =>
-        jobs.CancelUnresponsiveAsync(request.RunId, request.Stage, cancellation);
+        UnlessDamagedAsync(jobs.CancelUnresponsiveAsync(request.RunId, request.Stage, cancellation));
+
+    private async Task<JobStatus> InspectAsync(JobRequest request, CancellationToken cancellation)
+    {
+        try
+        {
+            return await jobs.InspectAsync(request.RunId, request.Stage, cancellation)
+                ?? JobStatus.Damaged($"The blob '{BlobLayout.Job(request.RunId, request.Stage)}' is gone.");
+        }
+        catch (CorruptBlobException e)
+        {
+            return JobStatus.Damaged(e.Message);
+        }
+    }
+
+    /// <summary>A damaged job document is nobody's any more; the next look sees it, and decides what becomes of the job.</summary>
+    private static async Task UnlessDamagedAsync(Task request)
+    {
+        try
+        {
+            await request;
+        }
+        catch (CorruptBlobException)
+        {
+            // See above.
+        }
+    }
 }

@@ -122,7 +122,7 @@ public sealed class ReportActivities(IBlobStore blobs)
     {
         var results = new List<JobResult>();
         IEnumerable<AttemptRecord> claimed = job.History.Where(record => record.AttemptId is not null);
-        foreach (AttemptRecord record in claimed.Where(record => record.Outcome is not ("lost" or "wedged" or "unresponsive")))
+        foreach (AttemptRecord record in claimed.Where(record => !AttemptOutcomes.IsFromOutside(record.Outcome)))
         {
             string path = BlobLayout.Result(BlobLayout.Attempt(job.RunId, job.Stage, record.Fence, record.AttemptId!));
             if (await blobs.ReadJsonAsync<JobResult>(path, cancellation) is { } result)

@@ -31,7 +31,17 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
 
         RunView view = Recorded(instance, run.Spec.Name) with { CreatedUtc = run.CreatedUtc };
         if (view.State == RunStates.Running && view.Stage is { } stage)
-            view = await LiveAsync(client, view, stage, cancellation);
+        {
+            try
+            {
+                view = await LiveAsync(client, view, stage, cancellation);
+            }
+            catch (CorruptBlobException e)
+            {
+                view = view with { Activity = e.Message }; // the orchestrator will see it too, and deals with it
+            }
+        }
+
         return view with { Cost = view.TrainerSeconds / 3600 * run.Spec.Budget.PricePerTrainerHour };
     }
 

@@ -27,9 +27,15 @@ internal static class JobDriver
         {
             if (!watch.IsQueued)
             {
+                if (watch.PauseSeconds > 0)
+                {
+                    context.SetCustomStatus(StageStatus.Of(order, watch));
+                    await WaitAsync(context, watch.PauseSeconds);
+                }
+
                 JobSent sent = await context.CallActivityAsync<JobSent>(
                     nameof(JobActivities.EnqueueJob), new JobEnqueue(order, watch.Fence, watch.Outcome, watch.Reason), Retries.Storage);
-                watch = Sent(watch, sent, context.CurrentUtcDateTime);
+                watch = sent.Damage is { } damage ? watch.Damaged(order, damage).Watch : Sent(watch, sent, context.CurrentUtcDateTime);
                 if (watch.End is not null)
                     return watch;
             }

@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Rlhf.Jobs;
 using Rlhf.Spec;
 
@@ -66,6 +67,9 @@ public sealed record JobWatch
     /// <summary>The longest that a cancel waits for an answer, unless the steps are longer.</summary>
     private const double CancelSeconds = 60;
 
+    /// <summary>The longest pause before another attempt after an error that time may put right.</summary>
+    private const double LongestPauseSeconds = 600;
+
     private const double HoursUntilUnreachableIsFinal = 24;
 
     /// <summary>The fence of the present attempt.</summary>
@@ -94,6 +98,17 @@ public sealed record JobWatch
 
     public string Phase { get; init; } = string.Empty;
 
+    /// <summary>The newest checkpoint that was seen: its step, and the fence of the attempt that wrote it.</summary>
+    public int HeadStep { get; init; }
+
+    public int HeadFence { get; init; }
+
+    /// <summary>A trainer was seen to have claimed the present fence.</summary>
+    public bool IsClaimed { get; init; }
+
+    /// <summary>Seconds to wait before the next attempt is sent.</summary>
+    public double PauseSeconds { get; init; }
+
     /// <summary>Seconds for which the job has waited for a trainer.</summary>
     public double QueuedSeconds { get; init; }
 
@@ -121,16 +136,25 @@ public sealed record JobWatch
     /// <summary>Seconds spent in pauses before.</summary>
     public double PausedSeconds { get; init; }
 
-    /// <summary>Attempts that ended in an error of the trainer's own.</summary>
+    /// <summary>Attempts that ended in an error of the trainer's own, of no kind that is counted below.</summary>
     public int Errors { get; init; }
+
+    /// <summary>Attempts that ran out of memory.</summary>
+    public int OutOfMemory { get; init; }
+
+    /// <summary>Attempts that ran out of disk space.</summary>
+    public int DiskFull { get; init; }
 
     /// <summary>Trainers lost since the newest checkpoint last moved.</summary>
     public int Lost { get; init; }
 
+    /// <summary>Trainers wedged since the newest checkpoint last moved.</summary>
+    public int Wedged { get; init; }
+
     /// <summary>Waits in vain for a trainer since one last claimed the job.</summary>
     public int StartTimeouts { get; init; }
 
-    /// <summary>Checkpoints that failed verification.</summary>
+    /// <summary>Checkpoints that failed verification, and job documents that were damaged or went back to an older state.</summary>
     public int CorruptCheckpoints { get; init; }
 
     /// <summary>Step of the newest checkpoint when a trainer was last lost.</summary>
@@ -171,10 +195,18 @@ public sealed record JobWatch
     public (JobWatch Watch, WatchStep Step) Observe(JobOrder order, JobLook look, DateTime now)
     {
         JobStatus job = look.Job;
+        if (job.Damage is { } damage)
+            return (this with { LookedAt = now }).Damaged(order, damage, look.Desired);
+        if (RolledBack(job) is { } loss)
+            return (this with { LookedAt = now }).LostDocument(order, AttemptOutcomes.StorageRollback, loss);
+
         double gap = LookedAt is { } before ? (now - before).TotalSeconds : 0;
         JobWatch next = this with
         {
             Fence = job.Fence,
+            HeadStep = job.HeadStep,
+            HeadFence = job.HeadFence,
+            IsClaimed = IsClaimed || job.State == JobState.Running,
             LookedAt = now,
             UnreachableSince = null,
             UnreachableAt = null,
@@ -213,7 +245,7 @@ public sealed record JobWatch
             ? GiveUp(
                 order, $"{reason}, {timeouts} times (budget.startTimeouts is {order.Budget.StartTimeouts})",
                 $"Start a trainer for machine '{order.Trainer.Machine}', then start the run again under a new id.")
-            : ((next with { StartTimeouts = timeouts }).NextAttempt("startTimeout", reason), WatchStep.Requeue);
+            : ((next with { StartTimeouts = timeouts }).NextAttempt(AttemptOutcomes.StartTimeout, reason), WatchStep.Requeue);
     }
 
     private (JobWatch Watch, WatchStep Step) Running(JobOrder order, JobStatus job, double gap)
@@ -240,11 +272,11 @@ public sealed record JobWatch
         if (next.StoppingSeconds >= cancelAfter || (Told == DesiredState.Cancel && next.SilentSeconds >= lostAfter))
             return (next, WatchStep.CancelUnresponsive);
         if (next.SilentSeconds >= lostAfter)
-            return next.LostTrainer(order, job, "lost", $"no heartbeat for {lostAfter:0.#} s");
+            return next.LostTrainer(order, job, AttemptOutcomes.Lost, $"no heartbeat for {lostAfter:0.#} s");
         if (next.StuckSeconds >= wedgedAfter)
         {
             string reason = $"heartbeats, but no progress for {wedgedAfter:0.#} s (phase '{job.Phase}', step {job.Step})";
-            return next.LostTrainer(order, job, "wedged", reason);
+            return next.WedgedTrainer(order, job, reason);
         }
 
         return (next, WatchStep.Wait);
@@ -262,28 +294,97 @@ public sealed record JobWatch
             : ((this with { Lost = lost, HeadStepAtLoss = job.HeadStep }).NextAttempt(outcome, reason), WatchStep.Requeue);
     }
 
+    private (JobWatch Watch, WatchStep Step) WedgedTrainer(JobOrder order, JobStatus job, string reason)
+    {
+        int wedged = job.HeadStep > HeadStepAtLoss ? 1 : Wedged + 1;
+        return wedged > order.Budget.WedgedTrainers
+            ? GiveUp(
+                order,
+                $"{reason}; {wedged} trainers were wedged with no checkpoint between (budget.wedgedTrainers is {order.Budget.WedgedTrainers})",
+                "Look at what the trainer waits for (a mount, a driver, a reward endpoint), or raise trainer.wedgedAfterSeconds if a step may "
+                + "take this long; then start the run again under a new id.")
+            : ((this with { Wedged = wedged, HeadStepAtLoss = job.HeadStep }).NextAttempt(AttemptOutcomes.Wedged, reason), WatchStep.Requeue);
+    }
+
     private (JobWatch Watch, WatchStep Step) TrainerError(JobOrder order, JobStatus job)
     {
         JobError error = job.Result?.Error
             ?? new JobError(JobErrorKind.Internal, "the attempt failed without a reason", "Look at the trainer's log.");
-        JobWatch next = this with
-        {
-            Errors = Errors + (error.Kind == JobErrorKind.CorruptCheckpoint ? 0 : 1),
-            CorruptCheckpoints = CorruptCheckpoints + (job.Result?.CorruptCheckpoints ?? 0)
-                + (error.Kind == JobErrorKind.CorruptCheckpoint ? 1 : 0),
-        };
-        (bool spent, string budget) = error.Kind switch
+        int corrupt = CorruptCheckpoints + (job.Result?.CorruptCheckpoints ?? 0);
+        return error.Kind switch
         {
             // The next attempt computes the same from the same: it would fail alike.
-            JobErrorKind.Input or JobErrorKind.Diverged => (true, string.Empty),
-            JobErrorKind.CorruptCheckpoint =>
-                (next.CorruptCheckpoints > order.Budget.CorruptCheckpoints,
-                    $" ({next.CorruptCheckpoints} corrupt checkpoints; budget.corruptCheckpoints is {order.Budget.CorruptCheckpoints})"),
-            _ => (next.Errors > order.Budget.ErrorRetries, $" ({next.Errors} errors; budget.errorRetries is {order.Budget.ErrorRetries})"),
+            JobErrorKind.Input or JobErrorKind.Diverged => Failed(this, string.Empty),
+            JobErrorKind.CorruptCheckpoint => Retry(
+                this with { CorruptCheckpoints = corrupt + 1 }, corrupt + 1, order.Budget.CorruptCheckpoints,
+                "corrupt checkpoints", nameof(BudgetSpec.CorruptCheckpoints)),
+            JobErrorKind.OutOfMemory => Retry(
+                this with { OutOfMemory = OutOfMemory + 1 }, OutOfMemory + 1, order.Budget.OutOfMemoryRetries,
+                "times out of memory", nameof(BudgetSpec.OutOfMemoryRetries), pauses: true),
+            JobErrorKind.DiskFull => Retry(
+                this with { DiskFull = DiskFull + 1 }, DiskFull + 1, order.Budget.DiskFullRetries,
+                "times the disk was full", nameof(BudgetSpec.DiskFullRetries), pauses: true),
+            _ => Retry(
+                this with { Errors = Errors + 1 }, Errors + 1, order.Budget.ErrorRetries, "errors", nameof(BudgetSpec.ErrorRetries)),
         };
-        return spent
-            ? next.Over(new JobEnd(JobState.Failed, job.Result, $"{error.Message.TrimEnd('.')}{budget}. {error.Remedy}"))
-            : (next.NextAttempt("failed", error.Message), WatchStep.Requeue);
+
+        (JobWatch Watch, WatchStep Step) Retry(JobWatch counted, int count, int budget, string what, string name, bool pauses = false)
+        {
+            if (count > budget)
+                return Failed(counted, $" ({count} {what}; budget.{JsonNamingPolicy.CamelCase.ConvertName(name)} is {budget})");
+            JobWatch next = (counted with { CorruptCheckpoints = Math.Max(counted.CorruptCheckpoints, corrupt) }).NextAttempt("failed", error.Message);
+            // Time may put it right: another job ends, somebody makes room. So each pause is longer than the one before.
+            double pause = pauses ? Math.Min(order.Trainer.LostAfterSeconds * Math.Pow(2, count - 1), LongestPauseSeconds) : 0;
+            return (next with { PauseSeconds = pause }, WatchStep.Requeue);
+        }
+
+        (JobWatch Watch, WatchStep Step) Failed(JobWatch counted, string budget) =>
+            counted.Over(new JobEnd(JobState.Failed, job.Result, $"{error.Message.TrimEnd('.')}{budget}. {error.Remedy}"));
+    }
+
+    /// <summary>
+    /// The job document is damaged or gone. Whoever holds the job stops when he sees it; the next fence writes a new document, and the work
+    /// goes on from the newest checkpoint.
+    /// </summary>
+    public (JobWatch Watch, WatchStep Step) Damaged(JobOrder order, string why, DesiredState desired = DesiredState.Run)
+    {
+        if (StopReason is { } reason)
+            return Over(new JobEnd(JobState.Failed, null, reason));
+        return desired == DesiredState.Cancel
+            ? Over(new JobEnd(JobState.Cancelled, null, null))
+            : LostDocument(order, AttemptOutcomes.DocumentLost, why);
+    }
+
+    private (JobWatch Watch, WatchStep Step) LostDocument(JobOrder order, string outcome, string why)
+    {
+        JobWatch next = this with { CorruptCheckpoints = CorruptCheckpoints + 1 };
+        return next.CorruptCheckpoints <= order.Budget.CorruptCheckpoints
+            ? (next.NextAttempt(outcome, why), WatchStep.Requeue)
+            : next.Over(new JobEnd(JobState.Failed, null, Text(
+                order, Fence,
+                $"{why} ({next.CorruptCheckpoints} damages; budget.corruptCheckpoints is {order.Budget.CorruptCheckpoints})",
+                "See what writes to the storage account beside this app, or why it loses what it has acknowledged; "
+                + "then start the run again under a new id.")));
+    }
+
+    /// <summary>
+    /// What storage has lost, in words; null when it shows nothing older than it has shown. Only documents count that are changed by
+    /// compare-and-swap: a heartbeat may be overtaken by a late one of its own attempt.
+    /// </summary>
+    private string? RolledBack(JobStatus job)
+    {
+        const string Lost = "storage has lost writes that it had acknowledged";
+        if (!IsQueued)
+            return null;
+        if (job.Fence < Fence)
+            return $"{Lost}: the job is back at attempt {job.Fence}";
+        if (job.Fence == Fence && IsClaimed && job.State == JobState.Queued)
+            return $"{Lost}: attempt {Fence} has been claimed, and is no longer";
+        bool headWentBack = job.HeadFence > 0 && HeadFence > 0
+            && (job.HeadFence < HeadFence || (job.HeadFence == HeadFence && job.HeadStep < HeadStep));
+        return headWentBack && job.State is JobState.Queued or JobState.Running
+            ? $"{Lost}: the newest checkpoint is of step {job.HeadStep} and was of step {HeadStep}"
+            : null;
     }
 
     private static string? OverBudget(JobOrder order, JobStatus job) =>
@@ -311,6 +412,8 @@ public sealed record JobWatch
         Sequence = -1,
         Step = 0,
         Phase = string.Empty,
+        IsClaimed = false,
+        PauseSeconds = 0,
         QueuedSeconds = 0,
         SilentSeconds = 0,
         StuckSeconds = 0,

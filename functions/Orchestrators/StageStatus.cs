@@ -20,6 +20,8 @@ public sealed record StageStatus(string State, string Activity, string? WaitingF
                 (end.State == JobState.Cancelled ? RunStates.Cancelled : RunStates.Failed, end.Error ?? "stopped on request", null),
             { HeldSince: not null } => (RunStates.Paused, "paused", $"POST /api/runs/{order.RunId}/resume"),
             { UnreachableSince: not null } => (RunStates.Running, "storage does not answer", "storage"),
+            { IsQueued: false, PauseSeconds: > 0 } =>
+                (RunStates.Running, $"pausing after: {watch.Reason}", $"the next attempt, in {watch.PauseSeconds:0.#} s"),
             { Told: DesiredState.Cancel } => (RunStates.Running, "stopping", "the trainer to stop"),
             { Told: DesiredState.Pause } => (RunStates.Running, "pausing", "the trainer to finish its step"),
             { Phase.Length: > 0 } => (RunStates.Running, watch.Phase, (string?)null),

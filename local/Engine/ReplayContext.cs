@@ -142,7 +142,7 @@ internal sealed class ReplayContext(string instanceId, OrchestratorThread thread
     {
         if (!_unconfirmed.Remove(recorded.Id, out ScheduledAction? asked))
             throw new NonDeterminismException(instanceId, recorded.ToString(), "nothing there");
-        if (asked != recorded) throw new NonDeterminismException(instanceId, recorded.ToString(), asked.ToString());
+        if (!RecordedInput.Fits(recorded, asked)) throw new NonDeterminismException(instanceId, recorded.ToString(), asked.ToString());
     }
 
     /// <summary>History has no more actions of this turn: the code must not have asked for more.</summary>

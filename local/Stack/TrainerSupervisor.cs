@@ -77,6 +77,7 @@ internal sealed class TrainerSupervisor : IAsyncDisposable
 
     private static string Describe(int exitCode) => exitCode switch
     {
+        4 => "was wedged in a step and ended itself",
         137 => "was killed (signal 9; by hand, or for want of memory)",
         > 128 => $"was ended by signal {exitCode - 128}",
         _ => $"ended with exit code {exitCode}",

@@ -1,13 +1,28 @@
 using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Rlhf.Storage;
 
 namespace Rlhf.Jobs;
 
+/// <summary>
+/// Marks a document that is stored with the SHA-256 of its own bytes, so that no change made behind the protocol's back (a flipped bit, a
+/// lost tail, an edit by hand) is ever taken for its content. For documents that no other document names by their sum.
+/// </summary>
+[AttributeUsage(AttributeTargets.Class)]
+public sealed class SealedDocumentAttribute : Attribute;
+
 /// <summary>JSON documents changed by compare-and-swap.</summary>
+/// <remarks>
+/// A sealed document is its JSON object with one last member, <c>"seal"</c>: the SHA-256 of the object without it. It remains JSON that
+/// anything can read.
+/// </remarks>
 public static class CasDocument
 {
+    private const int SumLength = 64;
+    private static readonly byte[] SealPrefix = ",\"seal\":\""u8.ToArray();
+    private static readonly byte[] SealSuffix = "\"}"u8.ToArray();
     private static readonly JsonSerializerOptions Finite = new(RlhfJson.Compact) { Converters = { new FiniteNumbers() } };
 
     /// <summary>Reads a document; null when there is none.</summary>
@@ -28,15 +43,27 @@ public static class CasDocument
     /// <param name="path">The document's blob.</param>
     /// <param name="change">From the present state (null: no document) to the next; returns its argument to leave it as it is.</param>
     /// <param name="cancellation">Cancels between tries.</param>
+    /// <param name="rebuild">The next state where the present one is damaged beyond reading; without it such a document is an error.</param>
     /// <returns>The state after the change.</returns>
-    public static async Task<T?> UpdateJsonAsync<T>(this IBlobStore blobs, string path, Func<T?, T?> change, CancellationToken cancellation)
+    /// <exception cref="CorruptBlobException">The document is damaged, and <paramref name="rebuild"/> is not given.</exception>
+    public static async Task<T?> UpdateJsonAsync<T>(
+        this IBlobStore blobs, string path, Func<T?, T?> change, CancellationToken cancellation, Func<T>? rebuild = null)
         where T : class
     {
         while (true)
         {
             StoredBlob? blob = await blobs.ReadAsync(path, cancellation);
-            T? present = blob is null ? null : Parse<T>(path, blob.Content);
-            T? next = change(present);
+            T? present = null, next;
+            try
+            {
+                present = blob is null ? null : Parse<T>(path, blob.Content);
+                next = change(present);
+            }
+            catch (CorruptBlobException) when (rebuild is not null)
+            {
+                next = rebuild();
+            }
+
             if (next is null || ReferenceEquals(next, present))
                 return present;
 
@@ -50,7 +77,14 @@ public static class CasDocument
     }
 
     /// <summary>The document's bytes.</summary>
-    public static BinaryData Serialize<T>(T document) => new(JsonSerializer.SerializeToUtf8Bytes(document, RlhfJson.Compact));
+    public static BinaryData Serialize<T>(T document)
+    {
+        byte[] plain = JsonSerializer.SerializeToUtf8Bytes(document, RlhfJson.Compact);
+        if (!IsSealed<T>.Value)
+            return new(plain);
+        byte[] sum = Encoding.ASCII.GetBytes(Convert.ToHexStringLower(SHA256.HashData(plain)));
+        return new((byte[])[.. plain.AsSpan(..^1), .. SealPrefix, .. sum, .. SealSuffix]);
+    }
 
     /// <summary>Lower-case hexadecimal SHA-256.</summary>
     public static string Sha256(BinaryData content) => Convert.ToHexStringLower(SHA256.HashData(content));
@@ -61,12 +95,32 @@ public static class CasDocument
     {
         try
         {
-            return content.ToObjectFromJson<T>(Finite) ?? throw new CorruptBlobException(path, "it holds null");
+            ReadOnlyMemory<byte> plain = IsSealed<T>.Value ? Unseal(path, content) : content.ToMemory();
+            return JsonSerializer.Deserialize<T>(plain.Span, Finite) ?? throw new CorruptBlobException(path, "it holds null");
         }
         catch (JsonException e)
         {
             throw new CorruptBlobException(path, $"it is no {typeof(T).Name}: {e.Message}");
         }
+    }
+
+    /// <summary>The document without its seal.</summary>
+    private static byte[] Unseal(string path, BinaryData content)
+    {
+        ReadOnlySpan<byte> bytes = content.ToMemory().Span;
+        int length = bytes.Length - SealPrefix.Length - SumLength - SealSuffix.Length;
+        if (length < 1 || !bytes[length..].StartsWith(SealPrefix) || !bytes.EndsWith(SealSuffix))
+            throw new CorruptBlobException(path, "it does not end with its seal");
+        byte[] plain = [.. bytes[..length], (byte)'}'];
+        return bytes.Slice(length + SealPrefix.Length, SumLength).SequenceEqual(
+            Encoding.ASCII.GetBytes(Convert.ToHexStringLower(SHA256.HashData(plain))))
+                ? plain
+                : throw new CorruptBlobException(path, "its SHA-256 is not the one that it was sealed with");
+    }
+
+    private static class IsSealed<T>
+    {
+        public static readonly bool Value = typeof(T).IsDefined(typeof(SealedDocumentAttribute), inherit: false);
     }
 
     /// <summary>JSON has no infinity, but a damaged number such as 1e999 would be read as one, and could then not be written again.</summary>

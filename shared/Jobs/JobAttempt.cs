@@ -59,8 +59,7 @@ public sealed class JobAttempt
     public async Task<DesiredState> BeatAsync(Heartbeat heartbeat, CancellationToken cancellation)
     {
         await blobs.WriteAsync(BlobLayout.Heartbeat(Path), CasDocument.Serialize(heartbeat), cancellation);
-        JobDocument? now = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(RunId, Stage), cancellation);
-        return IsMine(now) ? now!.Desired : throw new FencedException(RunId, Stage, Fence);
+        return (await ReadMineAsync(cancellation)).Desired;
     }
 
     /// <summary>Appends metric rows; a repeated call after a lost reply appends nothing twice.</summary>
@@ -94,8 +93,7 @@ public sealed class JobAttempt
         await blobs.TryCreateAsync(path, content, cancellation);
         var head = new Head { Fence = Fence, Step = manifest.Step, Manifest = path, ManifestSha256 = CasDocument.Sha256(content) };
 
-        if (!IsMine(await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(RunId, Stage), cancellation)))
-            throw new FencedException(RunId, Stage, Fence);
+        await ReadMineAsync(cancellation);
         await blobs.UpdateJsonAsync<Head>(
             BlobLayout.Head(RunId, Stage),
             present => present switch
@@ -105,7 +103,9 @@ public sealed class JobAttempt
                 _ when present.Manifest == head.Manifest && present.ManifestSha256 == head.ManifestSha256 => present,
                 _ => head with { SealedBy = present.SealedBy },
             },
-            cancellation);
+            cancellation,
+            // A damaged head: the job was just seen to be this attempt's, and whoever takes it away writes the head too, so one of us loses.
+            rebuild: () => head with { SealedBy = Fence > 1 ? Fence : 0 });
     }
 
     /// <summary>Ends the attempt: its result, then the job's state.</summary>
@@ -113,14 +113,38 @@ public sealed class JobAttempt
     public async Task FinishAsync(JobResult result, CancellationToken cancellation)
     {
         await blobs.TryCreateAsync(BlobLayout.Result(Path), CasDocument.Serialize(result), cancellation);
-        JobDocument? now = await blobs.UpdateJsonAsync<JobDocument>(
-            BlobLayout.Job(RunId, Stage),
-            present => IsMine(present) && present!.State == JobState.Running
-                ? present with { State = result.Outcome, Result = result }
-                : present,
-            cancellation);
+        JobDocument? now;
+        try
+        {
+            now = await blobs.UpdateJsonAsync<JobDocument>(
+                BlobLayout.Job(RunId, Stage),
+                present => IsMine(present) && present!.State == JobState.Running
+                    ? present with { State = result.Outcome, Result = result }
+                    : present,
+                cancellation);
+        }
+        catch (CorruptBlobException e)
+        {
+            throw new FencedException(RunId, Stage, Fence, e);
+        }
+
         if (!IsMine(now) || now!.State != result.Outcome)
             throw new FencedException(RunId, Stage, Fence);
+    }
+
+    /// <summary>The job, still this attempt's.</summary>
+    /// <exception cref="FencedException">It is not; or its document is damaged, and the orchestrator will send it again.</exception>
+    private async Task<JobDocument> ReadMineAsync(CancellationToken cancellation)
+    {
+        try
+        {
+            JobDocument? now = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(RunId, Stage), cancellation);
+            return IsMine(now) ? now! : throw new FencedException(RunId, Stage, Fence);
+        }
+        catch (CorruptBlobException e)
+        {
+            throw new FencedException(RunId, Stage, Fence, e);
+        }
     }
 
     private bool IsMine(JobDocument? now) => now is not null && now.Fence == Fence && now.AttemptId == AttemptId;

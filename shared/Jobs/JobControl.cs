@@ -20,8 +20,10 @@ public sealed record JobStatus
 
     public double SecondsPerStep { get; init; }
 
-    /// <summary>Step of the newest checkpoint of the stage.</summary>
+    /// <summary>Step of the newest checkpoint of the stage, and the fence of the attempt that wrote it; 0 where the head cannot be read.</summary>
     public int HeadStep { get; init; }
+
+    public int HeadFence { get; init; }
 
     /// <summary>Trainer seconds of the current attempt and of all before it.</summary>
     public double Seconds { get; init; }
@@ -30,6 +32,12 @@ public sealed record JobStatus
     public int Attempts { get; init; }
 
     public JobResult? Result { get; init; }
+
+    /// <summary>Why there is no job document to look at: it is gone or damaged. The other figures mean nothing then.</summary>
+    public string? Damage { get; init; }
+
+    /// <summary>A job whose document cannot be read.</summary>
+    public static JobStatus Damaged(string why) => new() { Fence = 0, State = JobState.Queued, Damage = why };
 }
 
 /// <summary>
@@ -40,7 +48,8 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
 {
     /// <summary>
     /// Brings the job to <c>Queued(fence)</c> and sends its message. Fence 1 creates the job; fence f + 1 ends attempt f, records why,
-    /// and seals the head, so that the old attempt can publish nothing more before the new one starts.
+    /// and seals the head, so that the old attempt can publish nothing more before the new one starts. A document that is damaged, gone, or
+    /// older than it has been is written anew, its history out of what the attempts left.
     /// </summary>
     /// <param name="machine">The kind of machine, which names the queue.</param>
     /// <param name="runId">The run.</param>
@@ -51,36 +60,42 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
     /// <param name="reason">Why, in words.</param>
     /// <param name="cancellation">Cancels.</param>
     /// <returns>The document as it stands; its fence is larger where this call came too late.</returns>
+    /// <exception cref="CorruptBlobException">The document is damaged, and this fence may have been claimed already: take the next.</exception>
     public async Task<JobDocument> EnqueueAsync(
         string machine, string runId, string stage, int fence, JobSpec spec, string? outcome, string? reason, CancellationToken cancellation)
     {
-        double seconds = fence > 1 ? await AttemptSecondsAsync(runId, stage, fence - 1, cancellation) : 0;
-        JobDocument job = (await blobs.UpdateJsonAsync<JobDocument>(
-            BlobLayout.Job(runId, stage),
-            present => present switch
-            {
-                null when fence == 1 => new JobDocument { RunId = runId, Stage = stage, Fence = 1, State = JobState.Queued, Spec = spec },
-                null => throw new InvalidOperationException($"Run '{runId}', stage '{stage}': there is no job to raise to fence {fence}."),
-                { Fence: var f } when f >= fence => present,
-                { State: JobState.Succeeded or JobState.Cancelled } => present,
-                { Fence: var f } when f == fence - 1 => present with
+        var next = new JobDocument { RunId = runId, Stage = stage, Fence = fence, State = JobState.Queued, Spec = spec };
+        JobDocument job;
+        try
+        {
+            double seconds = fence > 1 ? await AttemptSecondsAsync(runId, stage, fence - 1, cancellation) : 0;
+            job = (await blobs.UpdateJsonAsync<JobDocument>(
+                BlobLayout.Job(runId, stage),
+                present => present switch
                 {
-                    Fence = fence,
-                    State = JobState.Queued,
-                    AttemptId = null,
-                    Spec = spec,
-                    Result = null,
-                    Desired = present.Desired == DesiredState.Pause ? DesiredState.Run : present.Desired,
-                    History =
-                    [
-                        .. present.History,
-                        new AttemptRecord(
-                            f, present.AttemptId, outcome ?? JsonName(present.State), reason ?? present.Result?.Error?.Message, present.Result?.Seconds ?? seconds),
-                    ],
+                    null when fence == 1 => next,
+                    { Fence: var f } when f >= fence => present,
+                    { State: JobState.Succeeded or JobState.Cancelled } => present,
+                    { Fence: var f } when f == fence - 1 && outcome is not (AttemptOutcomes.DocumentLost or AttemptOutcomes.StorageRollback) =>
+                        next with
+                        {
+                            Desired = present.Desired == DesiredState.Pause ? DesiredState.Run : present.Desired,
+                            History =
+                            [
+                                .. present.History,
+                                new AttemptRecord(
+                                    f, present.AttemptId, outcome ?? JsonName(present.State), reason ?? present.Result?.Error?.Message,
+                                    present.Result?.Seconds ?? seconds),
+                            ],
+                        },
+                    _ => throw new CorruptBlobException(BlobLayout.Job(runId, stage), "it is gone, or older than it has been"),
                 },
-                _ => throw new InvalidOperationException($"Run '{runId}', stage '{stage}': fence {fence} does not follow {present.Fence}."),
-            },
-            cancellation))!;
+                cancellation))!;
+        }
+        catch (CorruptBlobException) when (fence > 1)
+        {
+            job = await RebuildAsync(next, outcome ?? AttemptOutcomes.DocumentLost, reason, cancellation);
+        }
 
         if (job.Fence != fence || job.State != JobState.Queued)
             return job;
@@ -93,16 +108,18 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
     }
 
     /// <summary>The job's state with the newest heartbeat of its current attempt; null when there is no job.</summary>
+    /// <exception cref="CorruptBlobException">The job document is damaged.</exception>
     public async Task<JobStatus?> InspectAsync(string runId, string stage, CancellationToken cancellation)
     {
         JobDocument? job = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation);
         if (job is null)
             return null;
 
+        // A damaged heartbeat is as good as none until the next; a damaged head is put right by whoever writes it next.
         Heartbeat? beat = job.AttemptId is { } attempt
-            ? await blobs.ReadJsonAsync<Heartbeat>(BlobLayout.Heartbeat(BlobLayout.Attempt(runId, stage, job.Fence, attempt)), cancellation)
+            ? await ReadIntactAsync<Heartbeat>(BlobLayout.Heartbeat(BlobLayout.Attempt(runId, stage, job.Fence, attempt)), cancellation)
             : null;
-        Head? head = await blobs.ReadJsonAsync<Head>(BlobLayout.Head(runId, stage), cancellation);
+        Head? head = await ReadIntactAsync<Head>(BlobLayout.Head(runId, stage), cancellation);
         return new JobStatus
         {
             Fence = job.Fence,
@@ -113,6 +130,7 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
             TotalSteps = job.Result?.TotalSteps ?? beat?.TotalSteps ?? 0,
             SecondsPerStep = beat?.SecondsPerStep ?? 0,
             HeadStep = head?.Step ?? 0,
+            HeadFence = head?.Fence ?? 0,
             Seconds = job.History.Sum(record => record.Seconds) + (job.Result?.Seconds ?? beat?.Seconds ?? 0),
             Attempts = job.History.Count(record => record.AttemptId is not null) + (job.AttemptId is null ? 0 : 1),
             Result = job.Result,
@@ -121,6 +139,7 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
 
     /// <summary>Asks the current attempt to go on, pause or stop. A job nobody has claimed yet is cancelled or paused on the spot.</summary>
     /// <returns>False when there is no job, or it has already ended for good.</returns>
+    /// <exception cref="CorruptBlobException">The job document is damaged: nobody can go on by it, so there is nobody to be asked.</exception>
     public async Task<bool> RequestAsync(string runId, string stage, DesiredState desired, CancellationToken cancellation)
     {
         JobDocument? job = await blobs.UpdateJsonAsync<JobDocument>(
@@ -138,6 +157,7 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
     }
 
     /// <summary>Ends a job that was asked to stop and did not answer: from now on its attempt can publish nothing.</summary>
+    /// <exception cref="CorruptBlobException">The job document is damaged: its attempt stops by itself.</exception>
     public async Task CancelUnresponsiveAsync(string runId, string stage, CancellationToken cancellation)
     {
         JobDocument? before = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation);
@@ -155,7 +175,7 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
                     History =
                     [
                         .. present.History,
-                        new AttemptRecord(present.Fence, present.AttemptId, "unresponsive", "It was asked to stop and did not answer.", present.Result?.Seconds ?? seconds),
+                        new AttemptRecord(present.Fence, present.AttemptId, AttemptOutcomes.Unresponsive, "It was asked to stop and did not answer.", present.Result?.Seconds ?? seconds),
                     ],
                 },
             cancellation);
@@ -163,16 +183,89 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
             await SealHeadAsync(runId, stage, job.Fence, cancellation);
     }
 
-    private Task<Head?> SealHeadAsync(string runId, string stage, int fence, CancellationToken cancellation) =>
-        blobs.UpdateJsonAsync<Head>(
+    /// <summary>
+    /// Writes a job document whose predecessor cannot be gone by. Nobody may hold the new fence yet, or two attempts would share it: that is
+    /// certain only while the head is not sealed by it, since the seal comes before the message.
+    /// </summary>
+    private async Task<JobDocument> RebuildAsync(JobDocument next, string outcome, string? reason, CancellationToken cancellation)
+    {
+        string path = BlobLayout.Job(next.RunId, next.Stage);
+        if (await IsSealedByAsync(next.RunId, next.Stage, next.Fence, cancellation))
+            throw new CorruptBlobException(path, $"fence {next.Fence} may have been claimed");
+
+        next = next with { History = await HistoryAsync(next, outcome, reason, cancellation) };
+        return (await blobs.UpdateJsonAsync<JobDocument>(
+            path, present => present is not null && present.Fence >= next.Fence ? present : next, cancellation, rebuild: () => next))!;
+    }
+
+    private async Task<bool> IsSealedByAsync(string runId, string stage, int fence, CancellationToken cancellation)
+    {
+        try
+        {
+            return (await blobs.ReadJsonAsync<Head>(BlobLayout.Head(runId, stage), cancellation))?.SealedBy >= fence;
+        }
+        catch (CorruptBlobException)
+        {
+            await SealHeadAsync(runId, stage, fence, cancellation); // the next fence will find it readable
+            return true;
+        }
+    }
+
+    /// <summary>The ended attempts by what they left, oldest first.</summary>
+    private async Task<IReadOnlyList<AttemptRecord>> HistoryAsync(
+        JobDocument next, string outcome, string? reason, CancellationToken cancellation)
+    {
+        var attempts = new SortedSet<(int Fence, string Id)>();
+        await foreach (BlobEntry entry in blobs.ListAsync(BlobLayout.Attempts(next.RunId, next.Stage), cancellation))
+        {
+            if (BlobLayout.TryParseAttempt(next.RunId, next.Stage, entry.Path, out int fence, out string id) && fence < next.Fence)
+                attempts.Add((fence, id));
+        }
+
+        var history = new List<AttemptRecord>();
+        foreach ((int fence, string id) in attempts)
+        {
+            string folder = BlobLayout.Attempt(next.RunId, next.Stage, fence, id);
+            JobResult? result = await ReadIntactAsync<JobResult>(BlobLayout.Result(folder), cancellation);
+            double seconds = result?.Seconds ?? (await ReadIntactAsync<Heartbeat>(BlobLayout.Heartbeat(folder), cancellation))?.Seconds ?? 0;
+            history.Add(result is null || fence == next.Fence - 1
+                ? new AttemptRecord(fence, id, outcome, reason, seconds)
+                : new AttemptRecord(fence, id, JsonName(result.Outcome), result.Error?.Message, seconds));
+        }
+
+        return history.Exists(record => record.Fence == next.Fence - 1)
+            ? history
+            : [.. history, new AttemptRecord(next.Fence - 1, null, outcome, reason, 0)];
+    }
+
+    private Task<Head?> SealHeadAsync(string runId, string stage, int fence, CancellationToken cancellation)
+    {
+        // With attempts before this one there was a head, if only a sealed one or none yet: what it pointed to has to be looked for.
+        var lost = new Head { Fence = 0, Step = 0, SealedBy = fence, IsLost = true };
+        return blobs.UpdateJsonAsync<Head>(
             BlobLayout.Head(runId, stage),
             head => head switch
             {
-                null => new Head { Fence = 0, Step = 0, SealedBy = fence },
+                null => lost,
                 { SealedBy: var sealedBy } when sealedBy >= fence => head,
                 _ => head with { SealedBy = fence },
             },
-            cancellation);
+            cancellation,
+            rebuild: () => lost);
+    }
+
+    private async Task<T?> ReadIntactAsync<T>(string path, CancellationToken cancellation)
+        where T : class
+    {
+        try
+        {
+            return await blobs.ReadJsonAsync<T>(path, cancellation);
+        }
+        catch (CorruptBlobException)
+        {
+            return null;
+        }
+    }
 
     private async Task<double> AttemptSecondsAsync(string runId, string stage, int fence, CancellationToken cancellation)
     {
@@ -180,7 +273,7 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
         if (job?.AttemptId is null || job.Fence != fence)
             return 0;
         string attempt = BlobLayout.Attempt(runId, stage, fence, job.AttemptId);
-        return (await blobs.ReadJsonAsync<Heartbeat>(BlobLayout.Heartbeat(attempt), cancellation))?.Seconds ?? 0;
+        return (await ReadIntactAsync<Heartbeat>(BlobLayout.Heartbeat(attempt), cancellation))?.Seconds ?? 0;
     }
 
     private static string JsonName(JobState state) => System.Text.Json.JsonNamingPolicy.CamelCase.ConvertName(state.ToString());

@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using Rlhf.Rows;
 
 namespace Rlhf.Jobs;
@@ -82,6 +83,7 @@ public sealed record ContentFile(string Name, string Sha256, long Length);
 public sealed record FolderManifest(IReadOnlyList<ContentFile> Files);
 
 /// <summary>The only authority over a job: who may compute, and what came of it. Changed by compare-and-swap alone.</summary>
+[SealedDocument]
 public sealed record JobDocument
 {
     public int V { get; init; } = 1;
@@ -112,10 +114,35 @@ public sealed record JobDocument
 /// <summary>How an earlier attempt ended.</summary>
 /// <param name="Fence">Its fence.</param>
 /// <param name="AttemptId">Its id; null if nobody claimed it.</param>
-/// <param name="Outcome">Its last state, or <c>lost</c>, <c>wedged</c>, <c>startTimeout</c>.</param>
+/// <param name="Outcome">Its last state, or one of <see cref="AttemptOutcomes"/>.</param>
 /// <param name="Reason">Why, in words.</param>
 /// <param name="Seconds">Trainer seconds from claim to end.</param>
 public sealed record AttemptRecord(int Fence, string? AttemptId, string Outcome, string? Reason, double Seconds);
+
+/// <summary>How attempts end that do not end themselves; the others end with their last <see cref="JobState"/>.</summary>
+public static class AttemptOutcomes
+{
+    /// <summary>Its heartbeat stood still.</summary>
+    public const string Lost = "lost";
+
+    /// <summary>Its heart beat and its step stood still.</summary>
+    public const string Wedged = "wedged";
+
+    /// <summary>Nobody claimed it.</summary>
+    public const string StartTimeout = "startTimeout";
+
+    /// <summary>It was asked to stop and did not answer.</summary>
+    public const string Unresponsive = "unresponsive";
+
+    /// <summary>Its job document was damaged or gone.</summary>
+    public const string DocumentLost = "documentLost";
+
+    /// <summary>Storage showed an older state than it had shown before: it has lost writes that it had acknowledged.</summary>
+    public const string StorageRollback = "storageRollback";
+
+    /// <summary>True where the attempt was ended from outside: whatever it wrote of its own end does not count.</summary>
+    public static bool IsFromOutside(string outcome) => outcome is Lost or Wedged or Unresponsive or DocumentLost or StorageRollback;
+}
 
 /// <summary>Kinds of trainer errors; each has its own budget and remedy.</summary>
 public enum JobErrorKind
@@ -217,6 +244,7 @@ public sealed record Heartbeat
 }
 
 /// <summary>The pointer to the newest checkpoint of a stage.</summary>
+[SealedDocument]
 public sealed record Head
 {
     /// <summary>The fence of the attempt that wrote the checkpoint.</summary>
@@ -231,9 +259,17 @@ public sealed record Head
 
     /// <summary>Attempts with a smaller fence can no longer move the head.</summary>
     public int SealedBy { get; init; }
+
+    /// <summary>
+    /// The head had to be written anew without knowing where the old one pointed: the checkpoint to resume from is the newest that can be
+    /// found.
+    /// </summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingDefault)]
+    public bool IsLost { get; init; }
 }
 
 /// <summary>A checkpoint: its parts with their sums, and where it came from.</summary>
+[SealedDocument]
 public sealed record CheckpointManifest
 {
     public int V { get; init; } = 1;

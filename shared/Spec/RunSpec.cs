@@ -901,15 +901,27 @@ public sealed record BudgetSpec
     [Range(0, 1000)]
     public int ErrorRetries { get; init; } = 2;
 
+    [Description("Attempts of a stage that may run out of memory, beyond the halving of micro-batches within an attempt.")]
+    [Range(0, 1000)]
+    public int OutOfMemoryRetries { get; init; } = 1;
+
+    [Description("Attempts of a stage that may find the trainer's disk full; each waits longer before the next than the one before.")]
+    [Range(0, 1000)]
+    public int DiskFullRetries { get; init; } = 5;
+
     [Description("Trainers a stage may lose (crash, eviction) without progress in between.")]
     [Range(0, 1000)]
     public int LostTrainers { get; init; } = 10;
+
+    [Description("Trainers of a stage whose heart beats while their step stands still, without progress in between.")]
+    [Range(0, 1000)]
+    public int WedgedTrainers { get; init; } = 2;
 
     [Description("Times a job may wait in vain for a trainer.")]
     [Range(0, 1000)]
     public int StartTimeouts { get; init; } = 3;
 
-    [Description("Corrupt checkpoints a stage may fall back from.")]
+    [Description("Damages a stage may recover from: corrupt checkpoints, lost or damaged job documents, a storage that went back in time.")]
     [Range(0, 1000)]
     public int CorruptCheckpoints { get; init; } = 3;
 

@@ -121,6 +121,64 @@ public sealed class FaultTests(FunctionApp app)
         }
     }
 
+    [Theory]
+    [InlineData("cut off")]
+    [InlineData("flipped")]
+    [InlineData("deleted")]
+    [InlineData("older")]
+    public async Task A_job_document_that_is_damaged_or_goes_back_in_time_costs_one_attempt(string damage)
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        const int Steps = 60;
+        await using FakeTrainer trainer = app.Trainer(spec, attempt => attempt is { Stage: Stages.Reward, Fence: 1 }
+            ? new FakeBehaviour { Steps = 100_000, StepTime = TimeSpan.FromMilliseconds(500) }
+            : new FakeBehaviour { Steps = attempt.Stage == Stages.Reward ? Steps : 3, StepTime = TimeSpan.FromMilliseconds(1) });
+        await app.StartAsync(spec);
+        string path = BlobLayout.Job(spec.RunId, Stages.Reward);
+        await app.UntilAsync(spec.RunId, view => view.Stage == Stages.Reward && view.Progress?.Step > 1);
+        byte[] content = (await app.Blobs.ReadAsync(path, CancellationToken.None))!.Content.ToArray();
+        switch (damage)
+        {
+            case "cut off":
+                await app.Blobs.WriteAsync(path, new BinaryData(content[..^20]), CancellationToken.None);
+                break;
+            case "flipped":
+                content[content.Length / 2] ^= 1;
+                await app.Blobs.WriteAsync(path, new BinaryData(content), CancellationToken.None);
+                break;
+            case "deleted":
+                await app.Blobs.DeleteAsync(path, CancellationToken.None);
+                break;
+            case "older":
+                JobDocument older = (await app.JobAsync(spec.RunId, Stages.Reward))! with { State = JobState.Queued, AttemptId = null };
+                await app.Blobs.WriteAsync(path, CasDocument.Serialize(older), CancellationToken.None);
+                break;
+        }
+
+        RunView view = await app.EndAsync(spec.RunId);
+
+        Assert.Equal((RunStates.Succeeded, null), (view.State, view.Error));
+        JobDocument job = (await app.JobAsync(spec.RunId, Stages.Reward))!;
+        AttemptRecord record = Assert.Single(job.History);
+        Assert.Equal(damage == "older" ? AttemptOutcomes.StorageRollback : AttemptOutcomes.DocumentLost, record.Outcome);
+        Assert.Contains((Stages.Reward, 1), trainer.Fenced);
+        MetricRow[] rows = [.. (await app.Http.GetStringAsync($"api/runs/{spec.RunId}/metrics?stage=reward"))
+            .Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => JsonSerializer.Deserialize<MetricRow>(line, RlhfJson.Compact)!)];
+        Assert.Equal(Enumerable.Range(1, Steps), rows.Select(row => row.Step)); // those of the attempt that was lost among them
+        Assert.Equal(1, rows[0].Metrics["fence"]);
+    }
+
+    [Fact]
+    public async Task A_full_disk_is_waited_for()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("trainer.lostAfterSeconds", 1);
+        await using FakeTrainer trainer = app.Trainer(
+            spec, attempt => attempt is { Stage: Stages.Sft, Fence: 1 } ? Broken(JobErrorKind.DiskFull) : new FakeBehaviour());
+        await app.StartAsync(spec);
+        await app.UntilAsync(spec.RunId, view => view.Activity?.Contains("waiting for the next attempt, in 1 s", StringComparison.Ordinal) == true);
+        Assert.Equal(RunStates.Succeeded, (await app.EndAsync(spec.RunId)).State);
+    }
+
     private static FakeBehaviour Broken(JobErrorKind kind) =>
         new() { EndAt = 2, Error = new JobError(kind, "the loss is not a number", "Lower the learning rate.") };
 }

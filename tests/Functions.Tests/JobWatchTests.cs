@@ -25,7 +25,16 @@ public sealed class JobWatchTests
             WedgedAfterSeconds = 60,
             StartTimeoutSeconds = 90,
         },
-        Budget = new BudgetSpec { LostTrainers = 2, StartTimeouts = 1, ErrorRetries = 1, CorruptCheckpoints = 1 },
+        Budget = new BudgetSpec
+        {
+            LostTrainers = 2,
+            WedgedTrainers = 1,
+            StartTimeouts = 1,
+            ErrorRetries = 1,
+            OutOfMemoryRetries = 2,
+            DiskFullRetries = 3,
+            CorruptCheckpoints = 1,
+        },
     };
 
     [Fact]
@@ -153,8 +162,8 @@ public sealed class JobWatchTests
     [InlineData(JobErrorKind.Input, 0)]
     [InlineData(JobErrorKind.Diverged, 0)]
     [InlineData(JobErrorKind.Internal, 1)]
-    [InlineData(JobErrorKind.OutOfMemory, 1)]
-    [InlineData(JobErrorKind.DiskFull, 1)]
+    [InlineData(JobErrorKind.OutOfMemory, 2)]
+    [InlineData(JobErrorKind.DiskFull, 3)]
     [InlineData(JobErrorKind.Endpoint, 1)]
     [InlineData(JobErrorKind.CorruptCheckpoint, 1)]
     public void Errors_are_tried_again_as_often_as_their_kind_allows(JobErrorKind kind, int retries)
@@ -175,6 +184,92 @@ public sealed class JobWatchTests
         Assert.Equal(WatchStep.Requeue, watch.Lose(headStep: 1));
         Assert.Equal(WatchStep.Requeue, watch.Lose(headStep: 1));
         Assert.Equal(WatchStep.Requeue, watch.Look(9, Failed(JobErrorKind.Internal)));
+    }
+
+    [Fact]
+    public void Each_kind_of_failure_has_a_budget_of_its_own()
+    {
+        var watch = new Watch();
+        JobErrorKind[] failures =
+        [
+            JobErrorKind.Internal, JobErrorKind.OutOfMemory, JobErrorKind.DiskFull, JobErrorKind.CorruptCheckpoint, JobErrorKind.OutOfMemory,
+            JobErrorKind.DiskFull, JobErrorKind.DiskFull,
+        ];
+        foreach (JobErrorKind kind in failures)
+            Assert.Equal(WatchStep.Requeue, watch.Look(0, Failed(kind)));
+        Assert.Equal(WatchStep.Requeue, watch.Lose(headStep: 1));
+        Assert.Equal(WatchStep.Requeue, watch.Wedge(headStep: 1));
+        Assert.Equal(WatchStep.Requeue, watch.Lose(headStep: 1));
+        Assert.Equal(WatchStep.CancelUnresponsive, watch.Wedge(headStep: 1));
+        watch.Look(1, Status(JobState.Cancelled));
+        Assert.Contains("budget.wedgedTrainers is 1", watch.State.End!.Error, StringComparison.Ordinal);
+
+        Assert.Equal(WatchStep.Done, new Watch(Order with { Budget = Order.Budget with { DiskFullRetries = 0 } }).Look(0, Failed(JobErrorKind.DiskFull)));
+    }
+
+    [Fact]
+    public void After_a_full_disk_the_next_attempt_waits_longer_each_time()
+    {
+        var watch = new Watch(Order with { Budget = Order.Budget with { DiskFullRetries = 10 } });
+        var pauses = new List<double>();
+        for (int i = 0; i < 7; i++)
+        {
+            watch.Look(i, Failed(JobErrorKind.DiskFull));
+            pauses.Add(watch.State.PauseSeconds);
+        }
+
+        Assert.Equal([30, 60, 120, 240, 480, 600, 600], pauses);
+        watch.Look(9, Failed(JobErrorKind.Internal));
+        Assert.Equal(0, watch.State.PauseSeconds);
+    }
+
+    [Fact]
+    public void A_damaged_job_document_costs_a_fence_and_more_of_them_the_run()
+    {
+        var watch = new Watch();
+        watch.Look(0, Running(sequence: 1));
+        Assert.Equal(WatchStep.Requeue, watch.Look(1, JobStatus.Damaged("The blob 'x' is corrupt.")));
+        Assert.Equal((2, AttemptOutcomes.DocumentLost, "The blob 'x' is corrupt."), (watch.State.Fence, watch.State.Outcome, watch.State.Reason));
+        Assert.Equal(WatchStep.Done, watch.Look(2, JobStatus.Damaged("The blob 'x' is corrupt.")));
+        Assert.Contains("budget.corruptCheckpoints is 1", watch.State.End!.Error, StringComparison.Ordinal);
+
+        var cancelled = new Watch();
+        Assert.Equal(WatchStep.Done, cancelled.Look(1, JobStatus.Damaged("x"), DesiredState.Cancel));
+        Assert.Equal(JobState.Cancelled, cancelled.State.End!.State);
+    }
+
+    [Theory]
+    [InlineData("the fence", "the job is back at attempt 1")]
+    [InlineData("the claim", "attempt 2 has been claimed, and is no longer")]
+    [InlineData("the head", "the newest checkpoint is of step 3 and was of step 7")]
+    [InlineData("the head's fence", "the newest checkpoint is of step 9 and was of step 7")]
+    public void A_storage_that_goes_back_in_time_is_noticed_by_name(string what, string expected)
+    {
+        JobStatus before = Running(sequence: 5, step: 8) with { Fence = 2, HeadFence = 2, HeadStep = 7 };
+        var watch = new JobWatch { Fence = 2, IsQueued = true };
+        watch = watch.Observe(Order, new JobLook(before, DesiredState.Run), Start).Watch;
+        JobStatus after = what switch
+        {
+            "the fence" => before with { Fence = 1 },
+            "the claim" => before with { State = JobState.Queued, Sequence = -1 },
+            "the head" => before with { HeadStep = 3 },
+            _ => before with { HeadFence = 1, HeadStep = 9 },
+        };
+
+        (JobWatch next, WatchStep step) = watch.Observe(Order, new JobLook(after, DesiredState.Run), Start.AddSeconds(1));
+
+        Assert.Equal((WatchStep.Requeue, 3, AttemptOutcomes.StorageRollback), (step, next.Fence, next.Outcome));
+        Assert.Contains("storage has lost writes that it had acknowledged: " + expected, next.Reason, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_late_heartbeat_or_a_damaged_head_is_no_rollback()
+    {
+        var watch = new Watch();
+        watch.Look(0, Running(sequence: 5) with { HeadFence = 1, HeadStep = 7 });
+        Assert.Equal(WatchStep.Wait, watch.Look(1, Running(sequence: 4) with { HeadFence = 1, HeadStep = 7 }));
+        Assert.Equal(WatchStep.Wait, watch.Look(2, Running(sequence: 6)));
+        Assert.Equal(WatchStep.Wait, watch.Look(3, Running(sequence: 7) with { HeadFence = 1, HeadStep = 8 }));
     }
 
     [Fact]
@@ -274,6 +369,12 @@ public sealed class JobWatchTests
         }
 
         public WatchStep Lose(int headStep) => Until(second => Running(sequence: 1) with { HeadStep = headStep });
+
+        public WatchStep Wedge(int headStep)
+        {
+            long sequence = 0;
+            return Until(second => Running(++sequence, step: 1) with { HeadStep = headStep });
+        }
 
         public WatchStep Starve() => Until(_ => Status(JobState.Queued));
 

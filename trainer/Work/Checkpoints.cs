@@ -139,6 +139,7 @@ internal sealed class Checkpoints(IBlobStore blobs, ContentCache cache, JobAttem
         try
         {
             head = await attempt.ReadHeadAsync(cancellation);
+            broken = head is { IsLost: true };
         }
         catch (CorruptBlobException e)
         {

@@ -14,6 +14,8 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
     private readonly WorkerLog _log;
     private readonly CancellationTokenSource _stopping;
     private readonly SemaphoreSlim _appending = new(1);
+    private readonly CancellationTokenSource _overdue;
+    private readonly TimeSpan _grace;
     private readonly CancellationToken _cancellation;
     private readonly Task _loop;
     private double _nextAppendSeconds;
@@ -22,8 +24,10 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
     private int _desired;
 
     private HeartbeatLoop(
-        JobAttempt attempt, AttemptProgress progress, WorkerLog log, TimeProvider clock, CancellationToken cancellation)
+        JobAttempt attempt, AttemptProgress progress, WorkerLog log, TimeProvider clock, TimeSpan grace, CancellationToken cancellation)
     {
+        _grace = grace;
+        _overdue = new CancellationTokenSource(Timeout.InfiniteTimeSpan, clock);
         _attempt = attempt;
         _progress = progress;
         _log = log;
@@ -35,9 +39,15 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
     }
 
     /// <summary>Starts to beat; the first beat goes out at once.</summary>
+    /// <param name="attempt">The attempt.</param>
+    /// <param name="progress">How far it is.</param>
+    /// <param name="log">Where it says what it does.</param>
+    /// <param name="clock">Measures the pauses.</param>
+    /// <param name="grace">The time that a step has to end once the job has gone on without the attempt.</param>
+    /// <param name="cancellation">Ends the beating.</param>
     public static HeartbeatLoop Start(
-        JobAttempt attempt, AttemptProgress progress, WorkerLog log, TimeProvider clock, CancellationToken cancellation) =>
-        new(attempt, progress, log, clock, cancellation);
+        JobAttempt attempt, AttemptProgress progress, WorkerLog log, TimeProvider clock, TimeSpan grace, CancellationToken cancellation) =>
+        new(attempt, progress, log, clock, grace, cancellation);
 
     /// <summary>The time between two beats; a second until it is set.</summary>
     public TimeSpan Interval
@@ -53,6 +63,9 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
     /// withdrawn leads to a new token.
     /// </summary>
     public CancellationToken Interruption => _interruption.Token;
+
+    /// <summary>Cancelled when the job has gone on without the attempt, and its step has not ended within the grace.</summary>
+    public CancellationToken Overdue => _overdue.Token;
 
     /// <summary>Throws once the job is known to have gone on without this attempt.</summary>
     /// <exception cref="FencedException">It has.</exception>
@@ -97,6 +110,7 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
         _timer.Dispose();
         _stopping.Dispose();
         _interruption.Dispose();
+        _overdue.Dispose();
         _appending.Dispose();
     }
 
@@ -137,6 +151,7 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
         {
             _fenced = e;
             Interrupt(true);
+            _overdue.CancelAfter(_grace);
         }
         catch (Exception e) when (!_stopping.IsCancellationRequested)
         {

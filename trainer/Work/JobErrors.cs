@@ -11,6 +11,7 @@ namespace Rlhf.Trainer.Work;
 internal static class JobErrors
 {
     private const int NoSpaceLeft = 28; // ENOSPC
+    private const int QuotaExceeded = 122; // EDQUOT
 
     /// <summary>Longer texts do not belong into an orchestration's history.</summary>
     private const int LongestMessage = 2000;
@@ -47,5 +48,5 @@ internal static class JobErrors
 
     private static bool IsDiskFull(Exception e) =>
         e is IOException io
-        && ((io.HResult & 0xFFFF) == NoSpaceLeft || io.Message.Contains("No space left", StringComparison.OrdinalIgnoreCase));
+        && ((io.HResult & 0xFFFF) is NoSpaceLeft or QuotaExceeded || io.Message.Contains("No space left", StringComparison.OrdinalIgnoreCase));
 }

@@ -22,6 +22,9 @@ public sealed class JobWorker
     /// <summary>The time after SIGTERM was over before the current step ended: the job goes on from its last checkpoint.</summary>
     public const int ExitGraceOver = 3;
 
+    /// <summary>A step did not end though its job has gone on elsewhere: only the end of the process frees what it holds.</summary>
+    public const int ExitWedged = 4;
+
     private static readonly TimeSpan ShortestPoll = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan LongestPoll = TimeSpan.FromSeconds(1);
 
@@ -50,7 +53,7 @@ public sealed class JobWorker
         _events = Queue(StorageAccount.EventsQueue);
         _inbox = new JobInbox(store, Queue(StorageAccount.JobQueue(settings.Machine)), Queue(StorageAccount.PoisonQueue));
         var cache = new ContentCache(store, patience, settings.CacheDirectory);
-        _runner = new StageRunner(store, cache, backend(cache), log, Path.Combine(settings.CacheDirectory, "scratch"), clock);
+        _runner = new StageRunner(store, cache, backend(cache), log, Path.Combine(settings.CacheDirectory, "scratch"), clock, settings.Grace);
 
         PatientMessageQueue Queue(string name) => new(name, queue(name), patience);
     }
@@ -98,6 +101,11 @@ public sealed class JobWorker
         {
             return ExitDone;
         }
+        catch (WedgedStepException e)
+        {
+            log.Line($"{e.Message} The trainer ends itself, so that another can take its place.");
+            return ExitWedged;
+        }
 
         void Stop(PosixSignalContext signal)
         {
@@ -113,6 +121,7 @@ public sealed class JobWorker
     /// <summary>Takes jobs until idle for long enough, done with as many as it may, or told to stop.</summary>
     /// <param name="preempted">The machine goes away: no more jobs, and the present one stops after its step.</param>
     /// <param name="graceOver">There is no time left even for that.</param>
+    /// <exception cref="WedgedStepException">A step does not end.</exception>
     internal async Task WorkAsync(CancellationToken preempted, CancellationToken graceOver)
     {
         _log.Line($"waiting for jobs on {StorageAccount.JobQueue(_settings.Machine)}");

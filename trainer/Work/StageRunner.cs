@@ -10,8 +10,15 @@ namespace Rlhf.Trainer.Work;
 /// One attempt from its claim to its result: load and verify the inputs, resume from the newest intact checkpoint, step until the slice
 /// or stage is done or something asks to stop, checkpoint, export.
 /// </summary>
+/// <param name="blobs">The container.</param>
+/// <param name="cache">Verified copies of its blobs.</param>
+/// <param name="backend">What the jobs compute with.</param>
+/// <param name="log">Where it says what it does.</param>
+/// <param name="scratchDirectory">For each attempt's own files.</param>
+/// <param name="clock">Measures beats and steps.</param>
+/// <param name="grace">The time that a step has to end once the job has gone on without its attempt.</param>
 internal sealed class StageRunner(
-    IBlobStore blobs, ContentCache cache, IComputeBackend backend, WorkerLog log, string scratchDirectory, TimeProvider clock)
+    IBlobStore blobs, ContentCache cache, IComputeBackend backend, WorkerLog log, string scratchDirectory, TimeProvider clock, TimeSpan grace)
 {
     private KeptSlice? _kept;
 
@@ -20,6 +27,7 @@ internal sealed class StageRunner(
     /// <param name="preempted">Cancelled when the machine goes away: the attempt stops after its step and leaves a checkpoint.</param>
     /// <param name="cancellation">Cancelled when there is no time left even for that.</param>
     /// <returns>The job's state; null where the job has gone on without this attempt.</returns>
+    /// <exception cref="WedgedStepException">It has, and the step does not end: the process can do no more than end itself.</exception>
     public async Task<JobState?> RunAsync(JobAttempt attempt, CancellationToken preempted, CancellationToken cancellation)
     {
         string name = $"{attempt.RunId}/{attempt.Stage}#{attempt.Fence}";
@@ -42,7 +50,7 @@ internal sealed class StageRunner(
             log.Line($"{name} was superseded and stops without a trace");
             return null;
         }
-        catch (Exception e) when (!cancellation.IsCancellationRequested)
+        catch (Exception e) when (e is not WedgedStepException && !cancellation.IsCancellationRequested)
         {
             // Not even its end could be recorded (access withdrawn, a damaged job.json): to the orchestrator the attempt is lost.
             log.Line($"{name} could not record its end: {e}");
@@ -59,7 +67,7 @@ internal sealed class StageRunner(
         JobAttempt attempt, AttemptProgress progress, string scratch, CancellationToken preempted, CancellationToken cancellation)
     {
         // The heart beats until the result stands, so that slow loading or a slow ending is not taken for a loss.
-        await using HeartbeatLoop heartbeat = HeartbeatLoop.Start(attempt, progress, log, clock, cancellation);
+        await using HeartbeatLoop heartbeat = HeartbeatLoop.Start(attempt, progress, log, clock, grace, cancellation);
         JobResult result;
         try
         {
@@ -71,13 +79,21 @@ internal sealed class StageRunner(
             var execution = new Execution(
                 blobs, cache, backend, log, attempt, spec, progress, heartbeat, before, scratch, clock, preempted, cancellation);
             // A thread of its own: libtorch keeps its number of threads, its gradient mode and TorchSharp its dispose scopes by thread.
-            (result, _kept) = await Task.Factory.StartNew(execution.Run, cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Current);
+            (result, _kept) = await Task.Factory
+                .StartNew(execution.Run, cancellation, TaskCreationOptions.LongRunning, TaskScheduler.Current)
+                .WaitAsync(heartbeat.Overdue);
+        }
+        catch (OperationCanceledException) when (heartbeat.Overdue.IsCancellationRequested && !cancellation.IsCancellationRequested)
+        {
+            throw new WedgedStepException(attempt, progress.Result(JobState.Failed).Step, grace);
         }
         catch (Exception e) when (e is not FencedException && !cancellation.IsCancellationRequested)
         {
             JobError error = JobErrors.Describe(e, attempt);
             if (error.Kind == JobErrorKind.Internal)
                 log.Line(e.ToString());
+            if (error.Kind == JobErrorKind.DiskFull)
+                cache.Clear(); // for the next attempt
             result = progress.Result(JobState.Failed) with { Error = error };
         }
 
@@ -302,3 +318,9 @@ internal sealed class StageRunner(
         private void Await(Task task) => backend.Wait(task);
     }
 }
+
+/// <summary>The job has gone on without the attempt, whose step does not end.</summary>
+internal sealed class WedgedStepException(JobAttempt attempt, int step, TimeSpan grace)
+    : Exception(string.Create(CultureInfo.InvariantCulture,
+        $"Run '{attempt.RunId}', stage '{attempt.Stage}', attempt {attempt.Fence}: the step after {step} has not ended ")
+        + string.Create(CultureInfo.InvariantCulture, $"{grace.TotalSeconds:0.#} s after the attempt was superseded."));

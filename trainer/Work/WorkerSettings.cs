@@ -9,7 +9,7 @@ namespace Rlhf.Trainer.Work;
 /// <param name="ExitWhenIdle">End when no job has come for so long (<c>RLHF_EXIT_WHEN_IDLE_SECONDS</c>); null waits for ever.</param>
 /// <param name="MaxJobs">End after so many jobs (<c>RLHF_MAX_JOBS</c>; 1 in queue-scaled containers); null has no limit.</param>
 /// <param name="Grace">The time between SIGTERM and the end of the process (<c>RLHF_GRACE_SECONDS</c>, default 25: Container Apps kill
-/// after 30).</param>
+/// after 30); also the time that a step has to end once its job has gone on without it.</param>
 /// <param name="LogEvery">The time between two log lines about a job's progress (<c>RLHF_LOG_EVERY_SECONDS</c>, default 5; 0 gives a line
 /// for every step).</param>
 public sealed record WorkerSettings(

@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json.Nodes;
 using Rlhf.Jobs;
 using Rlhf.Storage;
 using Rlhf.Tests;
@@ -74,6 +75,50 @@ public sealed class CasDocumentTests(AzuriteFixture azurite)
         using var reader = new StreamReader(await Blobs.OpenReadAsync($"{path}/a/10", TestJob.Cancellation), Encoding.UTF8);
         Assert.Equal("a/10", await reader.ReadToEndAsync(TestJob.Cancellation));
         Assert.Contains(path, (await Assert.ThrowsAsync<FileNotFoundException>(() => Blobs.OpenReadAsync(path, TestJob.Cancellation))).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Every_flipped_bit_of_a_sealed_document_is_noticed()
+    {
+        var head = new Head { Fence = 3, Step = 20, Manifest = "runs/r/stages/sft/attempts/000003-a/ckpt/000000020/manifest.json", ManifestSha256 = new string('a', 64), SealedBy = 2 };
+        byte[] intact = CasDocument.Serialize(head).ToArray();
+        Assert.Equal(head, CasDocument.Parse<Head>(path, new BinaryData(intact)));
+        for (int bit = 0; bit < intact.Length * 8; bit++)
+        {
+            byte[] damaged = [.. intact];
+            damaged[bit / 8] ^= (byte)(1 << (bit % 8));
+            Assert.Throws<CorruptBlobException>(() => CasDocument.Parse<Head>(path, new BinaryData(damaged)));
+        }
+
+        for (int length = 0; length < intact.Length; length++)
+            Assert.Throws<CorruptBlobException>(() => CasDocument.Parse<Head>(path, new BinaryData(intact[..length])));
+        Assert.Throws<CorruptBlobException>(() => CasDocument.Parse<Head>(path, new BinaryData((byte[])[.. intact, (byte)' '])));
+    }
+
+    [Fact]
+    public void A_sealed_document_is_plain_json_and_one_that_was_edited_by_hand_is_refused()
+    {
+        string text = CasDocument.Serialize(new Head { Fence = 3, Step = 20 }).ToString();
+        Assert.Equal(3, JsonNode.Parse(text)!["fence"]!.GetValue<int>());
+        Assert.Equal(64, JsonNode.Parse(text)!["seal"]!.GetValue<string>().Length);
+        CorruptBlobException edited = Assert.Throws<CorruptBlobException>(
+            () => CasDocument.Parse<Head>(path, Text(text.Replace("20", "10", StringComparison.Ordinal))));
+        Assert.Contains("SHA-256", edited.Message, StringComparison.Ordinal);
+        Assert.Throws<CorruptBlobException>(() => CasDocument.Parse<Head>(path, Text("""{"fence":3,"step":20,"sealedBy":0}""")));
+    }
+
+    [Fact]
+    public async Task A_damaged_document_is_rebuilt_only_by_who_knows_how_and_only_once()
+    {
+        await Blobs.WriteAsync(path, Text("{"), TestJob.Cancellation);
+        await Assert.ThrowsAsync<CorruptBlobException>(() => Blobs.UpdateJsonAsync<Head>(path, head => head, TestJob.Cancellation));
+
+        Head? first = await Blobs.UpdateJsonAsync<Head>(
+            path, head => head, TestJob.Cancellation, rebuild: () => new Head { Fence = 1, Step = 1 });
+        Head? second = await Blobs.UpdateJsonAsync<Head>(
+            path, head => head, TestJob.Cancellation, rebuild: () => new Head { Fence = 2, Step = 2 });
+
+        Assert.Equal((1, 1), (first!.Fence, second!.Fence));
     }
 
     private static BinaryData Text(string text) => BinaryData.FromString(text);

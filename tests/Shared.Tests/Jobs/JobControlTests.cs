@@ -1,4 +1,5 @@
 using Rlhf.Jobs;
+using Rlhf.Storage;
 using Rlhf.Tests;
 using Xunit;
 
@@ -68,14 +69,6 @@ public sealed class JobControlTests(AzuriteFixture azurite)
 
         Assert.Equal((2, JobState.Running, second.AttemptId), (late.Fence, late.State, late.AttemptId));
         Assert.Null(await job.Queue.ReceiveAsync(TimeSpan.FromSeconds(1), TestJob.Cancellation));
-    }
-
-    [Fact]
-    public async Task Fences_follow_each_other()
-    {
-        await Assert.ThrowsAsync<InvalidOperationException>(() => job.EnqueueAsync(2));
-        await job.EnqueueAsync(1);
-        Assert.Contains("fence 3 does not follow 1", (await Assert.ThrowsAsync<InvalidOperationException>(() => job.EnqueueAsync(3))).Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -176,4 +169,100 @@ public sealed class JobControlTests(AzuriteFixture azurite)
         var e = await Assert.ThrowsAsync<CorruptBlobException>(() => job.Control.InspectAsync(job.RunId, TestJob.Stage, TestJob.Cancellation));
         Assert.Contains(path, e.Message, StringComparison.Ordinal);
     }
+
+    [Theory]
+    [InlineData("{")]
+    [InlineData(null)]
+    public async Task A_document_that_is_damaged_or_gone_is_written_anew_under_the_next_fence(string? content)
+    {
+        await job.EnqueueAsync(1);
+        JobAttempt first = await job.ClaimAsync();
+        await first.BeatAsync(TestJob.Beat(first, 1, step: 3, seconds: 5), TestJob.Cancellation);
+        await first.PublishCheckpointAsync(job.Manifest(first, 3), TestJob.Cancellation);
+        await first.FinishAsync(new JobResult { Outcome = JobState.SliceDone, Step = 3, Seconds = 6 }, TestJob.Cancellation);
+        await job.EnqueueAsync(2);
+        JobAttempt second = await job.ClaimAsync();
+        await second.BeatAsync(TestJob.Beat(second, 1, step: 4, seconds: 2), TestJob.Cancellation);
+        await DamageAsync(content);
+
+        // Whoever holds the job stops; the fence that he holds is not given out again.
+        await Assert.ThrowsAsync<FencedException>(() => second.BeatAsync(TestJob.Beat(second, 2, seconds: 2), TestJob.Cancellation));
+        await Assert.ThrowsAsync<FencedException>(() => second.PublishCheckpointAsync(job.Manifest(second, 5), TestJob.Cancellation));
+        await Assert.ThrowsAsync<FencedException>(() => second.FinishAsync(new JobResult { Outcome = JobState.Succeeded }, TestJob.Cancellation));
+        await Assert.ThrowsAsync<CorruptBlobException>(() => job.EnqueueAsync(2));
+
+        JobDocument rebuilt = await job.EnqueueAsync(3, AttemptOutcomes.DocumentLost, "it was damaged");
+
+        Assert.Equal((3, JobState.Queued), (rebuilt.Fence, rebuilt.State));
+        Assert.Equal(
+            [
+                new AttemptRecord(1, first.AttemptId, "sliceDone", null, 6),
+                new AttemptRecord(2, second.AttemptId, AttemptOutcomes.DocumentLost, "it was damaged", 2),
+            ],
+            rebuilt.History);
+        Head head = (await job.HeadAsync())!;
+        Assert.Equal((1, 3, 3), (head.Fence, head.Step, head.SealedBy));
+        JobAttempt third = await job.ClaimAsync();
+        await third.PublishCheckpointAsync(job.Manifest(third, 6), TestJob.Cancellation);
+        await Assert.ThrowsAsync<FencedException>(() => second.PublishCheckpointAsync(job.Manifest(second, 7), TestJob.Cancellation));
+    }
+
+    [Fact]
+    public async Task A_document_that_is_older_than_it_was_is_brought_forward()
+    {
+        await job.EnqueueAsync(1);
+        StoredBlob old = (await job.Blobs.ReadAsync(BlobLayout.Job(job.RunId, TestJob.Stage), TestJob.Cancellation))!;
+        await job.ClaimAsync();
+        await job.EnqueueAsync(2);
+        JobAttempt second = await job.ClaimAsync();
+        await second.BeatAsync(TestJob.Beat(second, 1), TestJob.Cancellation);
+        await job.Blobs.WriteAsync(BlobLayout.Job(job.RunId, TestJob.Stage), old.Content, TestJob.Cancellation);
+
+        JobDocument next = await job.EnqueueAsync(3, AttemptOutcomes.StorageRollback, "it went back");
+
+        Assert.Equal((3, JobState.Queued), (next.Fence, next.State));
+        Assert.Contains(new AttemptRecord(2, second.AttemptId, AttemptOutcomes.StorageRollback, "it went back", 0), next.History);
+        Assert.Equal(3, (await job.ClaimAsync()).Fence);
+        await Assert.ThrowsAsync<FencedException>(() => second.BeatAsync(TestJob.Beat(second, 2), TestJob.Cancellation));
+    }
+
+    [Fact]
+    public async Task A_damaged_head_is_written_anew_and_says_that_the_checkpoint_must_be_looked_for()
+    {
+        await job.EnqueueAsync(1);
+        JobAttempt first = await job.ClaimAsync();
+        await first.PublishCheckpointAsync(job.Manifest(first, 3), TestJob.Cancellation);
+        await job.Blobs.WriteAsync(BlobLayout.Head(job.RunId, TestJob.Stage), BinaryData.FromString("{"), TestJob.Cancellation);
+        Assert.Equal(0, (await job.Control.InspectAsync(job.RunId, TestJob.Stage, TestJob.Cancellation))!.HeadStep);
+
+        // Its holder writes a whole one with the next checkpoint.
+        await first.PublishCheckpointAsync(job.Manifest(first, 4), TestJob.Cancellation);
+        Assert.Equal((1, 4, false), ((await job.HeadAsync())!.Fence, (await job.HeadAsync())!.Step, (await job.HeadAsync())!.IsLost));
+
+        // The next fence cannot know where it pointed.
+        await job.Blobs.DeleteAsync(BlobLayout.Head(job.RunId, TestJob.Stage), TestJob.Cancellation);
+        await job.EnqueueAsync(2);
+        Assert.Equal((0, 2, true), ((await job.HeadAsync())!.Fence, (await job.HeadAsync())!.SealedBy, (await job.HeadAsync())!.IsLost));
+        await Assert.ThrowsAsync<FencedException>(() => first.PublishCheckpointAsync(job.Manifest(first, 5), TestJob.Cancellation));
+        JobAttempt second = await job.ClaimAsync();
+        await second.PublishCheckpointAsync(job.Manifest(second, 5), TestJob.Cancellation);
+        Assert.Equal((2, 5, 2, false), ((await job.HeadAsync())!.Fence, (await job.HeadAsync())!.Step, (await job.HeadAsync())!.SealedBy, (await job.HeadAsync())!.IsLost));
+    }
+
+    [Fact]
+    public async Task Head_and_document_damaged_at_once_cost_two_fences_and_no_more()
+    {
+        await job.EnqueueAsync(1);
+        await job.ClaimAsync();
+        await DamageAsync("{");
+        await job.Blobs.WriteAsync(BlobLayout.Head(job.RunId, TestJob.Stage), BinaryData.FromString("{"), TestJob.Cancellation);
+
+        await Assert.ThrowsAsync<CorruptBlobException>(() => job.EnqueueAsync(2, AttemptOutcomes.DocumentLost, "both"));
+        Assert.Equal(3, (await job.EnqueueAsync(3, AttemptOutcomes.DocumentLost, "both")).Fence);
+        Assert.Equal(3, (await job.ClaimAsync()).Fence);
+    }
+
+    private Task DamageAsync(string? content) => content is null
+        ? job.Blobs.DeleteAsync(BlobLayout.Job(job.RunId, TestJob.Stage), TestJob.Cancellation)
+        : job.Blobs.WriteAsync(BlobLayout.Job(job.RunId, TestJob.Stage), BinaryData.FromString(content), TestJob.Cancellation);
 }

@@ -63,7 +63,7 @@ internal sealed class SimTrainer(
 
     private void Ended(SimProcess process, Exception? error)
     {
-        if (error is not (null or OperationCanceledException))
+        if (error is not (null or OperationCanceledException or WedgedStepException))
             world.Violate("trainer", $"the worker ended: {error}");
         world.Record(machine.Name, "ends");
         process.Kill();

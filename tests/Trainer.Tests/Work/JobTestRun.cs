@@ -119,7 +119,7 @@ internal sealed class JobTestRun
         {
             var copies = new ContentCache(Blobs, Patience, cache);
             var runner = new StageRunner(
-                Blobs, copies, new TorchBackend(copies, Log), Log, Path.Combine(cache, "scratch"), TimeProvider.System);
+                Blobs, copies, new TorchBackend(copies, Log), Log, Path.Combine(cache, "scratch"), TimeProvider.System, TimeSpan.FromSeconds(25));
             return await runner.RunAsync(attempt, preempted, CancellationToken.None);
         }
         finally

@@ -223,7 +223,7 @@ public sealed class JobControlTests(AzuriteFixture azurite)
         Assert.Equal((3, JobState.Queued), (next.Fence, next.State));
         Assert.Contains(new AttemptRecord(2, second.AttemptId, AttemptOutcomes.StorageRollback, "it went back", 0), next.History);
         Assert.Equal(3, (await job.ClaimAsync()).Fence);
-        await Assert.ThrowsAsync<FencedException>(() => second.BeatAsync(TestJob.Beat(second, 2), TestJob.Cancellation));
+        await Assert.ThrowsAsync<FencedException>(() => second.BeatAsync(TestJob.Beat(second, 2, seconds: 2), TestJob.Cancellation));
     }
 
     [Fact]

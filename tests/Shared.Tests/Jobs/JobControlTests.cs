@@ -186,9 +186,10 @@ public sealed class JobControlTests(AzuriteFixture azurite)
         await DamageAsync(content);
 
         // Whoever holds the job stops; the fence that he holds is not given out again.
-        await Assert.ThrowsAsync<FencedException>(() => second.BeatAsync(TestJob.Beat(second, 2, seconds: 2), TestJob.Cancellation));
+        await Assert.ThrowsAsync<FencedException>(() => second.BeatAsync(TestJob.Beat(second, 2), TestJob.Cancellation));
         await Assert.ThrowsAsync<FencedException>(() => second.PublishCheckpointAsync(job.Manifest(second, 5), TestJob.Cancellation));
-        await Assert.ThrowsAsync<FencedException>(() => second.FinishAsync(new JobResult { Outcome = JobState.Succeeded }, TestJob.Cancellation));
+        var tooLate = new JobResult { Outcome = JobState.Succeeded, Seconds = 2 };
+        await Assert.ThrowsAsync<FencedException>(() => second.FinishAsync(tooLate, TestJob.Cancellation));
         await Assert.ThrowsAsync<CorruptBlobException>(() => job.EnqueueAsync(2));
 
         JobDocument rebuilt = await job.EnqueueAsync(3, AttemptOutcomes.DocumentLost, "it was damaged");

@@ -66,8 +66,7 @@ public sealed class ReportActivities(IBlobStore blobs)
         double overhead = 0;
         foreach (StageClose stage in request.Stages)
         {
-            JobDocument? job = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(request.RunId, stage.Name), cancellation);
-            if (job is null)
+            if (await JobAsync(request.RunId, stage.Name, cancellation) is not { } job)
             {
                 stages.Add(new StageReport(stage.Name, stage.State, stage.Seconds, 0, 0, stage.Metrics, []));
                 continue;
@@ -115,6 +114,10 @@ public sealed class ReportActivities(IBlobStore blobs)
         };
     }
 
+    /// <summary>The stage's job. A document that was damaged after the stage had ended takes its attempts from the report, and no more.</summary>
+    private Task<JobDocument?> JobAsync(string runId, string stage, CancellationToken cancellation) =>
+        blobs.ReadIntactJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation);
+
     /// <summary>
     /// The results of the attempts that counted, oldest first. An outdated attempt may have left a result too: the job's history knows.
     /// </summary>
@@ -125,7 +128,7 @@ public sealed class ReportActivities(IBlobStore blobs)
         foreach (AttemptRecord record in claimed.Where(record => !AttemptOutcomes.IsFromOutside(record.Outcome)))
         {
             string path = BlobLayout.Result(BlobLayout.Attempt(job.RunId, job.Stage, record.Fence, record.AttemptId!));
-            if (await blobs.ReadJsonAsync<JobResult>(path, cancellation) is { } result)
+            if (await blobs.ReadIntactJsonAsync<JobResult>(path, cancellation) is { } result)
                 results.Add(result);
         }
 
@@ -194,5 +197,5 @@ public sealed class ReportActivities(IBlobStore blobs)
     }
 
     private async Task<EvaluationReport?> EvaluationAsync(ContentFile? artifact, CancellationToken cancellation) =>
-        artifact is null ? null : await blobs.ReadJsonAsync<EvaluationReport>(BlobLayout.Content(artifact.Sha256), cancellation);
+        artifact is null ? null : await blobs.ReadContentJsonAsync<EvaluationReport>(artifact.Sha256, cancellation);
 }

@@ -69,7 +69,7 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
         var text = new StringBuilder();
         foreach (string stage in stages)
         {
-            if (await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation) is not { } job)
+            if (await blobs.ReadIntactJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation) is not { } job)
                 continue;
             var merged = new List<(int Step, string Line)>();
             foreach ((int fence, string attempt) in Attempts(job))
@@ -177,7 +177,7 @@ public sealed class RunReader(IBlobStore blobs, JobControl jobs)
             return view;
 
         Heartbeat? beat = document.AttemptId is { } attempt
-            ? await blobs.ReadJsonAsync<Heartbeat>(
+            ? await blobs.ReadIntactJsonAsync<Heartbeat>(
                 BlobLayout.Heartbeat(BlobLayout.Attempt(view.RunId, stage, document.Fence, attempt)), cancellation)
             : null;
         return view with

@@ -80,8 +80,8 @@ internal sealed class ResultFolder(RunClient client, IBlobStore blobs, string ou
 
     private async Task FetchModelAsync(string manifestBlob, string folder, CancellationToken cancellation)
     {
-        FolderManifest manifest = await blobs.ReadJsonAsync<FolderManifest>(manifestBlob, cancellation)
-            ?? throw new FileNotFoundException($"The model's manifest '{manifestBlob}' is missing in the storage.");
+        FolderManifest manifest = await blobs.ReadContentJsonAsync<FolderManifest>(
+            manifestBlob[(manifestBlob.LastIndexOf('/') + 1)..], cancellation);
         Directory.CreateDirectory(folder);
         foreach (ContentFile file in manifest.Files)
             await FetchFileAsync(file, Path.Combine(folder, file.Name), cancellation);
@@ -96,7 +96,7 @@ internal sealed class ResultFolder(RunClient client, IBlobStore blobs, string ou
             await File.WriteAllTextAsync(Path.Combine(folder, "metrics", stage + ".jsonl"), metrics, cancellation);
         }
 
-        JobDocument? job = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation);
+        JobDocument? job = await blobs.ReadIntactJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation);
         foreach (ContentFile file in (job?.Result?.Artifacts.Values ?? []).Where(file => file.Name.Contains("tfevents", StringComparison.Ordinal)))
         {
             string tensorboard = Directory.CreateDirectory(Path.Combine(folder, "tensorboard", stage)).FullName;

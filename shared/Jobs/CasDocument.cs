@@ -34,6 +34,32 @@ public static class CasDocument
         return blob is null ? null : Parse<T>(path, blob.Content);
     }
 
+    /// <summary>Reads a document that can be done without; null when there is none, or it is damaged.</summary>
+    public static async Task<T?> ReadIntactJsonAsync<T>(this IBlobStore blobs, string path, CancellationToken cancellation)
+        where T : class
+    {
+        try
+        {
+            return await blobs.ReadJsonAsync<T>(path, cancellation);
+        }
+        catch (CorruptBlobException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Reads a document that is stored under its own SHA-256.</summary>
+    /// <exception cref="CorruptBlobException">It is missing, or other than its name says.</exception>
+    public static async Task<T> ReadContentJsonAsync<T>(this IBlobStore blobs, string sha256, CancellationToken cancellation)
+        where T : class
+    {
+        string path = BlobLayout.Content(sha256);
+        StoredBlob blob = await blobs.ReadAsync(path, cancellation) ?? throw new CorruptBlobException(path, "it is missing");
+        return Sha256(blob.Content) == sha256
+            ? Parse<T>(path, blob.Content)
+            : throw new CorruptBlobException(path, "its content does not have its name's SHA-256");
+    }
+
     /// <summary>
     /// Applies a change until it holds: reads, asks <paramref name="change"/> for the next state, writes if nobody came between,
     /// and starts again if somebody did. The change must be a pure function that recognises a state it has already brought about,

@@ -117,9 +117,9 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
 
         // A damaged heartbeat is as good as none until the next; a damaged head is put right by whoever writes it next.
         Heartbeat? beat = job.AttemptId is { } attempt
-            ? await ReadIntactAsync<Heartbeat>(BlobLayout.Heartbeat(BlobLayout.Attempt(runId, stage, job.Fence, attempt)), cancellation)
+            ? await blobs.ReadIntactJsonAsync<Heartbeat>(BlobLayout.Heartbeat(BlobLayout.Attempt(runId, stage, job.Fence, attempt)), cancellation)
             : null;
-        Head? head = await ReadIntactAsync<Head>(BlobLayout.Head(runId, stage), cancellation);
+        Head? head = await blobs.ReadIntactJsonAsync<Head>(BlobLayout.Head(runId, stage), cancellation);
         return new JobStatus
         {
             Fence = job.Fence,
@@ -226,8 +226,8 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
         foreach ((int fence, string id) in attempts)
         {
             string folder = BlobLayout.Attempt(next.RunId, next.Stage, fence, id);
-            JobResult? result = await ReadIntactAsync<JobResult>(BlobLayout.Result(folder), cancellation);
-            double seconds = result?.Seconds ?? (await ReadIntactAsync<Heartbeat>(BlobLayout.Heartbeat(folder), cancellation))?.Seconds ?? 0;
+            JobResult? result = await blobs.ReadIntactJsonAsync<JobResult>(BlobLayout.Result(folder), cancellation);
+            double seconds = result?.Seconds ?? (await blobs.ReadIntactJsonAsync<Heartbeat>(BlobLayout.Heartbeat(folder), cancellation))?.Seconds ?? 0;
             history.Add(result is null || fence == next.Fence - 1
                 ? new AttemptRecord(fence, id, outcome, reason, seconds)
                 : new AttemptRecord(fence, id, JsonName(result.Outcome), result.Error?.Message, seconds));
@@ -254,26 +254,13 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
             rebuild: () => lost);
     }
 
-    private async Task<T?> ReadIntactAsync<T>(string path, CancellationToken cancellation)
-        where T : class
-    {
-        try
-        {
-            return await blobs.ReadJsonAsync<T>(path, cancellation);
-        }
-        catch (CorruptBlobException)
-        {
-            return null;
-        }
-    }
-
     private async Task<double> AttemptSecondsAsync(string runId, string stage, int fence, CancellationToken cancellation)
     {
         JobDocument? job = await blobs.ReadJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), cancellation);
         if (job?.AttemptId is null || job.Fence != fence)
             return 0;
         string attempt = BlobLayout.Attempt(runId, stage, fence, job.AttemptId);
-        return (await ReadIntactAsync<Heartbeat>(BlobLayout.Heartbeat(attempt), cancellation))?.Seconds ?? 0;
+        return (await blobs.ReadIntactJsonAsync<Heartbeat>(BlobLayout.Heartbeat(attempt), cancellation))?.Seconds ?? 0;
     }
 
     private static string JsonName(JobState state) => System.Text.Json.JsonNamingPolicy.CamelCase.ConvertName(state.ToString());

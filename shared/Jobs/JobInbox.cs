@@ -6,7 +6,7 @@ namespace Rlhf.Jobs;
 /// <summary>The trainer's end of the job queue: claims work, drops what is stale, sets poison aside.</summary>
 public sealed class JobInbox(IBlobStore blobs, IMessageQueue jobs, IMessageQueue poison)
 {
-    private const int MaxDeliveries = 5;
+    private const int MaxDeliveries = 5, LongestName = 64, LongestKept = 7000;
     private static readonly TimeSpan ClaimTime = TimeSpan.FromMinutes(2);
 
     /// <summary>
@@ -24,7 +24,7 @@ public sealed class JobInbox(IBlobStore blobs, IMessageQueue jobs, IMessageQueue
         if (message is null || delivery.Deliveries > MaxDeliveries)
         {
             fault ??= $"it was delivered {delivery.Deliveries} times without a claim";
-            string reason = JsonSerializer.Serialize(new { reason = fault, message = delivery.Text }, RlhfJson.Compact);
+            string reason = JsonSerializer.Serialize(new { reason = Short(fault), message = Short(delivery.Text) }, RlhfJson.Compact);
             await poison.SendAsync(reason, CancellationToken.None);
             await jobs.DeleteAsync(delivery, CancellationToken.None);
             return null;
@@ -41,9 +41,15 @@ public sealed class JobInbox(IBlobStore blobs, IMessageQueue jobs, IMessageQueue
         try
         {
             JobMessage? message = JsonSerializer.Deserialize<JobMessage>(text, RlhfJson.Compact);
-            if (message is { V: 1, RunId.Length: > 0, Stage.Length: > 0, Fence: > 0 })
-                return message;
-            fault = message?.V is { } v and not 1 ? $"it has version {v}, this trainer reads 1" : "a field is missing";
+            fault = message switch
+            {
+                { V: not 1 and var v } => $"it has version {v}, this trainer reads 1",
+                { RunId.Length: > 0, Stage.Length: > 0, Fence: > 0 } => IsPlain(message.RunId) && IsPlain(message.Stage)
+                    ? null
+                    : $"one of its names is no run id or stage (lower-case letters, digits and hyphens, {LongestName} at most)",
+                _ => "a field is missing",
+            };
+            return fault is null ? message : null;
         }
         catch (JsonException e)
         {
@@ -52,4 +58,11 @@ public sealed class JobInbox(IBlobStore blobs, IMessageQueue jobs, IMessageQueue
 
         return null;
     }
+
+    /// <summary>The record must fit into a message too, however much of the text JSON has to escape.</summary>
+    private static string Short(string text) => text.Length <= LongestKept ? text : $"{text[..LongestKept]} ... ({text.Length} characters)";
+
+    /// <summary>Names become part of a path: storage answers others with an error, or with another blob.</summary>
+    private static bool IsPlain(string name) =>
+        name.Length <= LongestName && name.All(c => char.IsAsciiLetterLower(c) || char.IsAsciiDigit(c) || c == '-');
 }

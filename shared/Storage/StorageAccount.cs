@@ -41,8 +41,7 @@ public sealed class StorageAccount
     {
         // Azurite answers 400 to service versions newer than itself; this one is the newest that 3.37 knows.
         var blobOptions = new BlobClientOptions(BlobClientOptions.ServiceVersion.V2026_06_06);
-        // The Functions host's queue trigger expects Base64 by default; senders must agree.
-        var queueOptions = new QueueClientOptions(QueueClientOptions.ServiceVersion.V2026_06_06) { MessageEncoding = QueueMessageEncoding.Base64 };
+        var queueOptions = new QueueClientOptions(QueueClientOptions.ServiceVersion.V2026_06_06);
 
         if (setting("AzureWebJobsStorage") is { Length: > 0 } connection)
             return new StorageAccount(new BlobServiceClient(connection, blobOptions), new QueueServiceClient(connection, queueOptions));

@@ -31,6 +31,10 @@ public sealed class JobInboxTests(AzuriteFixture azurite)
     [InlineData("""{"v":1,"runId":"r","stage":"s","fence":0}""", "a field is missing")]
     [InlineData("""{"v":2,"runId":"r","stage":"s","fence":1}""", "it has version 2, this trainer reads 1")]
     [InlineData("""{"v":1,"runId":"r","stage":"s","fence":1,"more":1}""", "it is no job message")]
+    [InlineData("""{"v":1,"runId":"../../models","stage":"sft","fence":1}""", "is no run id or stage")]
+    [InlineData("""{"v":1,"runId":"r","stage":"sft/../ppo","fence":1}""", "is no run id or stage")]
+    [InlineData("""{"v":1,"runId":"r\u0000","stage":"sft","fence":1}""", "is no run id or stage")]
+    [InlineData("", "it is no job message")]
     public async Task A_message_that_cannot_be_read_is_set_aside_with_its_reason_and_blocks_nothing(string text, string reason)
     {
         await job.Queue.SendAsync(text, TestJob.Cancellation);
@@ -39,6 +43,43 @@ public sealed class JobInboxTests(AzuriteFixture azurite)
         Assert.Null(await job.Inbox.TryTakeAsync(TestJob.Cancellation));
         Assert.Equal(1, (await job.ClaimAsync()).Fence);
         Assert.Contains(reason, await PoisonedAsync(text), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_message_whose_names_are_too_long_for_any_blob_is_set_aside()
+    {
+        string text = CasDocument.Serialize(new JobMessage(1, new string('r', 2000), TestJob.Stage, 1)).ToString();
+        await job.Queue.SendAsync(text, TestJob.Cancellation);
+
+        Assert.Null(await job.Inbox.TryTakeAsync(TestJob.Cancellation));
+        Assert.Contains("is no run id or stage", await PoisonedAsync(text), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task The_largest_message_there_can_be_is_set_aside_shortened()
+    {
+        string text = new('\u0001', 48 * 1024); // as Base64 the 64 KiB that a message may have; in JSON six times as long
+        await job.Queue.SendAsync(text, TestJob.Cancellation);
+
+        Assert.Null(await job.Inbox.TryTakeAsync(TestJob.Cancellation));
+        Assert.Contains("it is no job message", await PoisonedAsync(text[..7000] + " ... (49152 characters)"), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("<job/>")]
+    [InlineData("////")]
+    public async Task A_message_that_is_not_encoded_as_it_should_be_is_set_aside_and_blocks_nothing(string raw)
+    {
+        await job.Queue.SendAsync("{}", TestJob.Cancellation); // creates the queue
+        Assert.Null(await job.Inbox.TryTakeAsync(TestJob.Cancellation));
+        await PoisonedAsync("{}");
+        QueueClient unencoded = new(azurite.ConnectionString, job.QueueName, new QueueClientOptions(QueueClientOptions.ServiceVersion.V2026_06_06));
+        await unencoded.SendMessageAsync(raw, TestJob.Cancellation);
+        await job.EnqueueAsync(1);
+
+        Assert.Null(await job.Inbox.TryTakeAsync(TestJob.Cancellation));
+        Assert.Equal(1, (await job.ClaimAsync()).Fence);
+        Assert.NotEmpty(await PoisonedAsync(raw));
     }
 
     [Fact]

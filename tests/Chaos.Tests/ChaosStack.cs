@@ -4,6 +4,7 @@ using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Azure.Storage.Queues;
 using Rlhf.Jobs;
 using Rlhf.Report;
 using Rlhf.Storage;
@@ -19,6 +20,9 @@ internal sealed class ChaosStack : IAsyncDisposable
 {
     /// <summary>How long anything may take on a machine that is busy with other things.</summary>
     public static readonly TimeSpan Patience = TimeSpan.FromMinutes(5);
+
+    /// <summary>Each look at a run costs the host and the storage a dozen requests, which the runs then have to wait for.</summary>
+    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(500);
 
     private readonly string folder = Directory.CreateTempSubdirectory("rlhf-chaos-").FullName;
     private readonly List<TrainerProcess> everyTrainer = [];
@@ -73,6 +77,24 @@ internal sealed class ChaosStack : IAsyncDisposable
         return trainer;
     }
 
+    /// <summary>Sets right what a test has left stopped, frozen or dead.</summary>
+    public async Task MendAsync()
+    {
+        if (Azurite.IsRunning)
+            await Azurite.ThawAsync();
+        else
+            await Azurite.StartAsync();
+        if (Host.HasExited)
+            await StartHostAsync();
+        foreach (TrainerProcess trainer in everyTrainer.Where(trainer => !trainer.HasExited))
+            trainer.Thaw();
+        for (int i = 0; i < Trainers.Length; i++)
+        {
+            if (Trainers[i].HasExited)
+                Trainers[i] = StartTrainer();
+        }
+    }
+
     /// <summary>Kills one of the trainers and starts another in its place.</summary>
     public async Task ReplaceTrainerAsync(int index)
     {
@@ -113,7 +135,7 @@ internal sealed class ChaosStack : IAsyncDisposable
     /// <summary>Waits for the run to come to a point.</summary>
     public async Task<RunView> WaitAsync(string runId, Func<RunView, bool> point)
     {
-        for (var clock = Stopwatch.StartNew(); ; await Task.Delay(100))
+        for (var clock = Stopwatch.StartNew(); ; await Task.Delay(Poll))
         {
             RunView run = await ViewAsync(runId);
             if (point(run))
@@ -135,22 +157,26 @@ internal sealed class ChaosStack : IAsyncDisposable
         return (await http.GetFromJsonAsync<RunReport>($"runs/{runId}/report", RlhfJson.Compact))!;
     }
 
-    /// <summary>The steps of a stage's metric rows, in the order in which the API gives them.</summary>
-    public async Task<IReadOnlyList<int>> MetricStepsAsync(string runId, string stage)
-    {
-        string lines = await http.GetStringAsync($"runs/{runId}/metrics?stage={stage}");
-        return
-        [
-            .. lines.Split('\n', StringSplitOptions.RemoveEmptyEntries)
-                .Select(line => JsonSerializer.Deserialize<MetricRow>(line, RlhfJson.Compact)!.Step),
-        ];
-    }
+    /// <summary>A stage's metric rows, as the API gives them.</summary>
+    public async Task<IReadOnlyList<(int Step, string Line)>> MetricRowsAsync(string runId, string stage) =>
+        Rows(await http.GetStringAsync($"runs/{runId}/metrics?stage={stage}"));
+
+    /// <summary>The metric rows that one attempt has written.</summary>
+    public async Task<IReadOnlyList<(int Step, string Line)>> MetricRowsAsync(string attemptPath) =>
+        Rows((await Blobs.ReadAsync(BlobLayout.Metrics(attemptPath), CancellationToken.None))?.Content.ToString() ?? string.Empty);
 
     /// <summary>Asks for something of a run: pause, resume, cancel.</summary>
     public async Task AskAsync(string runId, string what)
     {
         using HttpResponseMessage answer = await http.PostAsync($"runs/{runId}/{what}", null);
         Assert.True(answer.IsSuccessStatusCode, $"{what}: {answer.StatusCode}");
+    }
+
+    /// <summary>How many messages the trainers' queue holds, those under way included.</summary>
+    public async Task<int> WaitingJobsAsync()
+    {
+        var queue = new QueueClient(Azurite.ConnectionString, StorageAccount.JobQueue(Machine), new(QueueClientOptions.ServiceVersion.V2026_06_06));
+        return (await queue.GetPropertiesAsync()).Value.ApproximateMessagesCount;
     }
 
     public async Task<JobDocument?> JobAsync(string runId, string stage) =>
@@ -161,7 +187,30 @@ internal sealed class ChaosStack : IAsyncDisposable
 
     /// <summary>The end of every process's output, for the message of a test that fails.</summary>
     public string Logs() => string.Join(
-        "\n", everyTrainer.Select(trainer => string.Join('\n', trainer.Output.Split('\n').TakeLast(12))).Append(Host.Output));
+        "\n", everyTrainer.Select(trainer => trainer.Tail).Append(Host.Output));
+
+    /// <summary>Waits until a trainer that is meant to live works on the stage and has done so many steps of it.</summary>
+    /// <param name="runId">The run.</param>
+    /// <param name="stage">The stage.</param>
+    /// <param name="step">The step.</param>
+    public async Task<(TrainerProcess Trainer, AttemptLine At)> AtStepAsync(string runId, string stage, int step)
+    {
+        AttemptLine at = await TrainerProcess.WaitForAsync(Trainers, line => line.Job == $"{runId}/{stage}" && line.Step >= step, Patience);
+        return (Trainers.Single(trainer => trainer.Ledger.Contains(at)), at);
+    }
+
+    /// <summary>SHA-256 of every blob below the prefixes.</summary>
+    public async Task<SortedDictionary<string, string>> SnapshotAsync(params IEnumerable<string> prefixes)
+    {
+        var sums = new SortedDictionary<string, string>(StringComparer.Ordinal);
+        foreach (string prefix in prefixes)
+        {
+            await foreach (BlobEntry entry in Blobs.ListAsync(prefix, CancellationToken.None))
+                sums[entry.Path] = CasDocument.Sha256((await Blobs.ReadAsync(entry.Path, CancellationToken.None))!.Content);
+        }
+
+        return sums;
+    }
 
     public async ValueTask DisposeAsync()
     {
@@ -173,6 +222,12 @@ internal sealed class ChaosStack : IAsyncDisposable
         await Azurite.DisposeAsync();
         Directory.Delete(folder, recursive: true);
     }
+
+    private static IReadOnlyList<(int Step, string Line)> Rows(string lines) =>
+    [
+        .. lines.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            .Select(line => (JsonSerializer.Deserialize<MetricRow>(line, RlhfJson.Compact)!.Step, line)),
+    ];
 
     private async Task StartHostAsync()
     {

@@ -1,7 +1,9 @@
 using System.Diagnostics;
 using Microsoft.DurableTask.Client;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Rlhf.Functions;
+using Rlhf.Local.Engine;
 using Rlhf.Local.Host;
 using Rlhf.Local.Stack;
 
@@ -24,6 +26,8 @@ internal sealed class FunctionHost : IAsyncDisposable
     /// <summary>The API.</summary>
     public Uri Url { get; }
 
+    public bool HasExited => process.HasExited;
+
     /// <summary>What it has printed.</summary>
     public string Output => process.Output;
 
@@ -40,8 +44,9 @@ internal sealed class FunctionHost : IAsyncDisposable
             ConfigureLogging = logging => logging.AddProvider(new LogFile(Path.Combine(folder, "host.log"))).SetMinimumLevel(LogLevel.Warning),
         });
         Console.WriteLine($"ready {host.BaseUrl}");
-        while (!await HasMovedAsync(host, started) && !host.Completion.IsCompleted)
-            await Task.Delay(10);
+        var store = host.Services.GetRequiredService<InstanceStore>();
+        for (Task change = store.NextChange; !await HasMovedAsync(host, started) && !host.Completion.IsCompleted; change = store.NextChange)
+            await Task.WhenAny(change, host.Completion);
         Console.WriteLine("progress");
         await host.Completion;
         return 0;

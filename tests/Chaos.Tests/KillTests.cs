@@ -1,7 +1,5 @@
 using System.Globalization;
-using Rlhf.Jobs;
 using Rlhf.Report;
-using Rlhf.Storage;
 using Rlhf.Tests;
 using Xunit;
 
@@ -10,25 +8,20 @@ namespace Rlhf.Chaos.Tests;
 /// <summary>
 /// SIGKILL to host and trainers at random times while several runs go on. <c>RLHF_KILLS</c> says how often, <c>RLHF_KILL_SEED</c> when.
 /// </summary>
-public sealed class KillTests
+[Collection(nameof(ChaosRuns))]
+public sealed class KillTests(ChaosRuns chaos)
 {
-    private const int TrainersAtOnce = 3, RunsAtOnce = 3, CheckpointInterval = 4;
+    private const int RunsAtOnce = 3, CheckpointInterval = 4;
     // The promise is 5 seconds on cores of its own; here three trainers and other tests compute meanwhile.
     private static readonly TimeSpan HostRestart = TimeSpan.FromSeconds(15);
-    private static readonly string[] Specs = ["ppo"];
+    private static readonly string[] Specs = ["ppo", "dpo"];
 
     [Fact]
     public async Task Whatever_is_killed_weights_numbers_and_results_are_those_of_the_undisturbed_run()
     {
         int kills = Setting("RLHF_KILLS", 6), seed = Setting("RLHF_KILL_SEED", 1);
-        await using ChaosStack stack = await ChaosStack.StartAsync(TrainersAtOnce);
-        var expected = new Dictionary<string, string>();
-        foreach (string spec in Specs)
-        {
-            await stack.StartRunAsync(spec, $"{spec}-undisturbed");
-            expected[spec] = RunFingerprint.Of(await stack.ReportAsync($"{spec}-undisturbed"));
-        }
-
+        ChaosStack stack = await chaos.StackAsync();
+        IReadOnlyDictionary<string, string> expected = await chaos.UndisturbedAsync(Specs);
         var random = new Random(seed);
         var runs = new List<(string RunId, string Spec)>();
         var hostRestarts = new List<TimeSpan>();
@@ -43,7 +36,7 @@ public sealed class KillTests
                 continue;
             }
 
-            int[] order = [.. Enumerable.Range(0, TrainersAtOnce)];
+            int[] order = [.. Enumerable.Range(0, ChaosRuns.Trainers)];
             random.Shuffle(order);
             if (order.Cast<int?>().FirstOrDefault(index => stack.Trainers[index!.Value].Present is not null) is not { } victim)
                 continue;
@@ -58,7 +51,7 @@ public sealed class KillTests
         {
             RunReport report = await stack.ReportAsync(runId);
             Assert.Equal(expected[spec], RunFingerprint.Of(report));
-            await AssertOneResultAsync(stack, report);
+            await RunChecks.AssertOneResultAsync(stack, report);
         }
 
         IReadOnlyList<AttemptLine> ledger = stack.Ledger;
@@ -90,28 +83,6 @@ public sealed class KillTests
             runs.Add(($"{spec}-{runs.Count}", spec));
             await stack.StartRunAsync(spec, runs[^1].RunId);
         }
-    }
-
-    /// <summary>Every stage ended once: one result in its job, fences without a gap, a sealed head that its last attempt moved.</summary>
-    private static async Task AssertOneResultAsync(ChaosStack stack, RunReport report)
-    {
-        foreach (StageReport stage in report.Stages.Where(stage => stage.Name is not (Stages.Data or Stages.Promote)))
-        {
-            JobDocument job = (await stack.JobAsync(report.RunId, stage.Name))!;
-            Assert.Equal(JobState.Succeeded, job.State);
-            Assert.Equal(Enumerable.Range(1, job.Fence - 1), job.History.Select(record => record.Fence));
-            Assert.DoesNotContain(job.History, record => record.Outcome == "succeeded");
-            Head head = (await stack.HeadAsync(report.RunId, stage.Name))!;
-            Assert.Equal(job.Result!.TotalSteps, head.Step);
-            Assert.Equal(job.Fence > 1 ? job.Fence : 0, head.SealedBy);
-            IReadOnlyList<int> rows = await stack.MetricStepsAsync(report.RunId, stage.Name);
-            Assert.Equal(Enumerable.Range(1, job.Result.TotalSteps), rows);
-        }
-
-        var versions = new List<string>();
-        await foreach (BlobEntry entry in stack.Blobs.ListAsync(BlobLayout.ModelVersion(report.Spec.Name, report.RunId), CancellationToken.None))
-            versions.Add(entry.Path);
-        Assert.Single(versions);
     }
 
     /// <summary>For each two attempts in a row of a job: how many steps the second did again.</summary>

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using System.Text;
 using Xunit;
 
 namespace Rlhf.Chaos.Tests;
@@ -16,6 +17,8 @@ internal sealed class OsProcess : IAsyncDisposable
 
     private OsProcess(Process process, string log) => (this.process, this.log) = (process, log);
 
+    public int Id => process.Id;
+
     public bool HasExited => process.HasExited;
 
     /// <summary>All that it has written so far.</summary>
@@ -28,6 +31,20 @@ internal sealed class OsProcess : IAsyncDisposable
             using var reader = new StreamReader(new FileStream(log, FileMode.Open, FileAccess.Read, FileShare.ReadWrite));
             return reader.ReadToEnd();
         }
+    }
+
+    /// <summary>The whole lines that it has written since the position, which moves behind them.</summary>
+    public string NewLines(ref long position)
+    {
+        if (!File.Exists(log))
+            return string.Empty;
+        using var stream = new FileStream(log, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+        byte[] written = new byte[stream.Length - position];
+        stream.Position = position;
+        stream.ReadExactly(written);
+        int whole = written.AsSpan().LastIndexOf((byte)'\n') + 1;
+        position += whole;
+        return Encoding.UTF8.GetString(written, 0, whole);
     }
 
     /// <summary>Starts <c>dotnet</c> with a program.</summary>

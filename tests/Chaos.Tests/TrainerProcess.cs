@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Text.RegularExpressions;
 
@@ -16,6 +17,12 @@ internal readonly record struct AttemptLine(DateTime Utc, string Job, int Fence,
     /// <summary>The step at which the attempt took up its work; null where the line says something else.</summary>
     public int? TakenUpAt => Number("resumes at step ") ?? Number("goes on at step ");
 
+    /// <summary>The attempt has just won its job.</summary>
+    public bool IsClaim => Text.StartsWith("claimed", StringComparison.Ordinal);
+
+    /// <summary>The attempt has learnt that another one has its job.</summary>
+    public bool IsSuperseded => Text.StartsWith("was superseded", StringComparison.Ordinal);
+
     private int? Number(string prefix) =>
         Text.StartsWith(prefix, StringComparison.Ordinal)
             ? int.Parse(Text[prefix.Length..].Split('/')[0], CultureInfo.InvariantCulture)
@@ -26,19 +33,31 @@ internal readonly record struct AttemptLine(DateTime Utc, string Job, int Fence,
 internal sealed partial class TrainerProcess : IAsyncDisposable
 {
     private readonly OsProcess process;
+    private readonly List<AttemptLine> ledger = [];
+    private long read;
 
     private TrainerProcess(OsProcess process) => this.process = process;
+
+    public int Id => process.Id;
 
     public bool HasExited => process.HasExited;
 
     public string Output => process.Output;
 
+    /// <summary>The end of its output.</summary>
+    public string Tail => string.Join('\n', Output.Split('\n').TakeLast(12));
+
     /// <summary>What it did, in order.</summary>
-    public IReadOnlyList<AttemptLine> Ledger =>
-    [
-        .. Line().Matches(process.Output).Select(line => new AttemptLine(
-            Time(line.Groups["time"].Value), line.Groups["job"].Value, int.Parse(line.Groups["fence"].Value, CultureInfo.InvariantCulture), line.Groups["text"].Value)),
-    ];
+    public IReadOnlyList<AttemptLine> Ledger
+    {
+        get
+        {
+            ledger.AddRange(Line().Matches(process.NewLines(ref read)).Select(line => new AttemptLine(
+                Time(line.Groups["time"].Value), line.Groups["job"].Value, int.Parse(line.Groups["fence"].Value, CultureInfo.InvariantCulture),
+                line.Groups["text"].Value)));
+            return ledger;
+        }
+    }
 
     /// <summary>The attempt it works on; null when it has none.</summary>
     public AttemptLine? Present
@@ -47,7 +66,7 @@ internal sealed partial class TrainerProcess : IAsyncDisposable
         {
             AttemptLine? present = null;
             foreach (AttemptLine line in Ledger)
-                present = line.Text.StartsWith("claimed", StringComparison.Ordinal) ? line : Ended().IsMatch(line.Text) ? null : present;
+                present = line.IsClaim ? line : Ended().IsMatch(line.Text) ? null : present;
             return present;
         }
     }
@@ -69,6 +88,7 @@ internal sealed partial class TrainerProcess : IAsyncDisposable
             ["RLHF_CACHE"] = Path.Combine(folder, "cache-" + name.Split('.')[0]),
             ["RLHF_LOG_EVERY_SECONDS"] = "0",
             ["OMP_WAIT_POLICY"] = "PASSIVE",
+            ["DOTNET_TieredPGO"] = "0", // these processes live for seconds: what they measured of themselves would never be used
         };
         foreach ((string setting, string value) in settings)
             environment[setting] = value;
@@ -87,6 +107,25 @@ internal sealed partial class TrainerProcess : IAsyncDisposable
     public Task<int> ExitAsync(TimeSpan limit) => process.ExitAsync(limit);
 
     public Task WaitForAsync(string text, TimeSpan limit) => process.WaitForAsync(text, limit);
+
+    /// <summary>Waits until its ledger has such a line.</summary>
+    public Task<AttemptLine> WaitForAsync(Func<AttemptLine, bool> line, TimeSpan limit) => WaitForAsync([this], line, limit);
+
+    /// <summary>Waits until one of the trainers has such a line in its ledger.</summary>
+    public static async Task<AttemptLine> WaitForAsync(IReadOnlyList<TrainerProcess> trainers, Func<AttemptLine, bool> line, TimeSpan limit)
+    {
+        for (var clock = Stopwatch.StartNew(); ; await Task.Delay(10))
+        {
+            foreach (TrainerProcess trainer in trainers)
+            {
+                if (trainer.Ledger.Where(line).Cast<AttemptLine?>().FirstOrDefault() is { } found)
+                    return found;
+            }
+
+            if (clock.Elapsed > limit)
+                throw new TimeoutException("No trainer came to that point.\n" + string.Join('\n', trainers.Select(trainer => trainer.Tail)));
+        }
+    }
 
     public ValueTask DisposeAsync() => process.DisposeAsync();
 

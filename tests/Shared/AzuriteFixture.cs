@@ -30,6 +30,9 @@ public sealed class AzuriteFixture : IAsyncLifetime
     /// <summary>The account as the product opens it.</summary>
     public StorageAccount Account => StorageAccount.FromSettings(name => name == "AzureWebJobsStorage" ? ConnectionString : null);
 
+    /// <summary>False once it was stopped or killed.</summary>
+    public bool IsRunning => _process is { HasExited: false };
+
     public async ValueTask InitializeAsync()
     {
         _script = await InstallAsync();

@@ -133,7 +133,7 @@ internal sealed class DurableEngine(
         try
         {
             var turn = new OrchestrationTurn(instance.Id, payloads, loggers, code.FindOrchestrator);
-            return turn.Run(pending.Past, arrived, clock.GetUtcNow().UtcDateTime);
+            return turn.Run(pending.Past, arrived, pending.Now);
         }
         finally
         {

@@ -14,7 +14,16 @@ internal sealed record InstanceRow(
 }
 
 /// <summary>What a turn starts from. The commit adds the turn's events to its past.</summary>
-internal sealed record PendingTurn(InstanceRow Instance, List<HistoryEvent> Past, IReadOnlyList<(long Id, HistoryEvent Event)> Inbox);
+/// <param name="Instance">Whose turn it is.</param>
+/// <param name="Past">The generation's history.</param>
+/// <param name="Inbox">What has come and is due.</param>
+/// <param name="Now">The clock's time by which that was due; the turn must not have an earlier one.</param>
+internal sealed record PendingTurn(
+    InstanceRow Instance, List<HistoryEvent> Past, IReadOnlyList<(long Id, HistoryEvent Event)> Inbox, DateTime Now)
+{
+    /// <summary>Events in its past when it was loaded: the commit's proof that no other turn came between, for each adds some.</summary>
+    public int Length { get; } = Past.Count;
+}
 
 /// <summary>An activity to run.</summary>
 internal sealed record PendingActivity(long Generation, int TaskId, string InstanceId, string Name, string? Input);

@@ -11,6 +11,9 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
     private const string Columns =
         "id, generation, name, version, status, input, output, custom_status, stuck, tags, created_at, updated_at";
 
+    /// <summary>When messages are due, in place of a time: no clock that is set back may keep one waiting. Timers come after them.</summary>
+    private const long First = 0, AtOnce = 1;
+
     private readonly ChangeSignal _changes = new();
     private readonly HistoryCache _histories = new();
 
@@ -45,9 +48,10 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
     public PendingTurn? LoadTurn(string id) => db.Snapshot<PendingTurn?>(() =>
     {
         if (Find(id) is not { Stuck: null, IsOver: false } instance) return null;
+        DateTime now = clock.GetUtcNow().UtcDateTime;
         var inbox = db.Query(
             "SELECT id, event FROM inbox WHERE instance_id = @0 AND due_at <= @1 AND generation IN (0, @2) ORDER BY due_at, id",
-            r => (Id: r.GetInt64(0), Event: HistoryEvent.FromJson(r.GetString(1))), id, Now, instance.Generation);
+            r => (Id: r.GetInt64(0), Event: HistoryEvent.FromJson(r.GetString(1))), id, now.Ticks, instance.Generation);
         if (inbox.Count == 0) return null;
 
         List<HistoryEvent> past = _histories.Find(instance.Generation) ?? HistoryOf(instance.Generation);
@@ -57,7 +61,7 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
             inbox = [.. inbox.OrderBy(row => row.Event is not ExecutionStarted)];
             if (inbox[0].Event is not ExecutionStarted && !inbox.Any(row => row.Event is ExecutionTerminated)) return null;
         }
-        return new PendingTurn(instance, past, inbox);
+        return new PendingTurn(instance, past, inbox, now);
     });
 
     public List<HistoryEvent> History(string id) => Find(id) is { } instance ? HistoryOf(instance.Generation) : [];
@@ -81,7 +85,7 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
                 if (mustNotBe(existing.VisibleStatus)) return false;
                 Delete(existing);
             }
-            Insert(id, start, startAt?.UtcTicks ?? Now, tags);
+            Insert(id, start, startAt?.UtcTicks ?? AtOnce, tags);
             return true;
         });
         _changes.Raise();
@@ -99,7 +103,7 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
         {
             verify(Find(id));
             if (unpark) Park(id, null);
-            return Enqueue(id, 0, Now, e);
+            return Enqueue(id, 0, AtOnce, e);
         });
         _changes.Raise();
     }
@@ -158,7 +162,7 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
             "DELETE FROM activities WHERE generation = @0 AND task_id = @1", activity.Generation, activity.TaskId);
         return pending > 0
             && Find(activity.InstanceId) is { IsOver: false } instance && instance.Generation == activity.Generation
-            && Enqueue(activity.InstanceId, activity.Generation, Now, outcome);
+            && Enqueue(activity.InstanceId, activity.Generation, AtOnce, outcome);
     });
 
     public async Task ParkAsync(string id, string reason)
@@ -175,13 +179,15 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
     {
         InstanceRow instance = turn.Instance;
         if (Find(instance.Id) is not { IsOver: false } current || current.Generation != instance.Generation) return null;
+        if (db.Scalar<long>("SELECT COALESCE(MAX(seq), -1) FROM history WHERE generation = @0", instance.Generation) + 1 != turn.Length)
+            return null; // a turn that stalled while another one took its place
         db.Execute(
             "UPDATE instances SET status = @1, output = @2, custom_status = COALESCE(@3, custom_status, 'null'), updated_at = @4 " +
             "WHERE id = @0",
             instance.Id, (int)result.Status, result.Output, result.CustomStatus, Now);
 
         var wakeups = new Wakeups();
-        int seq = turn.Past.Count;
+        int seq = turn.Length;
         foreach (HistoryEvent e in result.NewEvents.Concat(result.Actions)) Append(instance.Generation, seq++, e);
         foreach ((long id, _) in turn.Inbox) db.Execute("DELETE FROM inbox WHERE id = @0", id);
         foreach (ScheduledAction action in result.Actions) Dispatch(instance, action, wakeups);
@@ -209,7 +215,7 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
                 if (wakeups.NextTimer is null || timer.FireAt < wakeups.NextTimer) wakeups.NextTimer = timer.FireAt;
                 break;
             case EventSent sent when Find(sent.InstanceId) is { IsOver: false }:
-                Enqueue(sent.InstanceId, 0, Now, new EventRaised(sent.Name, sent.Input));
+                Enqueue(sent.InstanceId, 0, AtOnce, new EventRaised(sent.Name, sent.Input));
                 wakeups.Instances.Add(sent.InstanceId);
                 break;
             case SubOrchestrationCreated sub:
@@ -225,26 +231,26 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
             if (!existing.IsOver)
             {
                 var clash = new InvalidOperationException($"An Orchestration instance with the ID {sub.InstanceId} already exists.");
-                Enqueue(parent.Id, parent.Generation, Now, new TaskFailed(sub.Id, TaskFailureDetails.FromException(clash)));
+                Enqueue(parent.Id, parent.Generation, AtOnce, new TaskFailed(sub.Id, TaskFailureDetails.FromException(clash)));
                 wakeups.Instances.Add(parent.Id);
                 return;
             }
             Delete(existing);
         }
         var answers = new ParentTask(parent.Name, parent.Id, parent.Generation, sub.Id);
-        Insert(sub.InstanceId, new ExecutionStarted(sub.Name, sub.Version ?? options.Versions.Default, sub.Input, answers), Now, null);
+        Insert(sub.InstanceId, new ExecutionStarted(sub.Name, sub.Version ?? options.Versions.Default, sub.Input, answers), AtOnce, null);
         wakeups.Instances.Add(sub.InstanceId);
     }
 
-    private void ContinueAsNew(InstanceRow instance, ExecutionStarted next, IReadOnlyList<EventRaised> carried, Wakeups wakeups)
+    private void ContinueAsNew(InstanceRow instance, ExecutionStarted next, IReadOnlyList<HistoryEvent> carried, Wakeups wakeups)
     {
         long generation = NewGeneration();
         db.Execute("DELETE FROM history WHERE generation = @0", instance.Generation);
         db.Execute("DELETE FROM inbox WHERE instance_id = @0 AND generation = @1", instance.Id, instance.Generation);
         db.Execute("UPDATE instances SET generation = @1, version = @2, input = @3 WHERE id = @0",
             instance.Id, generation, next.Version, next.Input);
-        // due_at 0 keeps them, in their order, before whatever has arrived meanwhile
-        foreach (HistoryEvent e in carried.Prepend<HistoryEvent>(next)) Enqueue(instance.Id, generation, 0, e);
+        // in their order, before whatever has arrived meanwhile
+        foreach (HistoryEvent e in carried.Prepend(next)) Enqueue(instance.Id, generation, First, e);
         wakeups.Instances.Add(instance.Id);
     }
 
@@ -261,7 +267,7 @@ internal sealed class InstanceStore(HubDatabase db, EngineOptions options, TimeP
             ? new TaskCompleted(answers.TaskId, result.Output)
             : new TaskFailed(answers.TaskId, result.Failure ?? TaskFailureDetails.FromException(
                 new OperationCanceledException($"The sub-orchestration '{instance.Id}' was terminated: {result.Output}")));
-        Enqueue(parent.Id, parent.Generation, Now, outcome);
+        Enqueue(parent.Id, parent.Generation, AtOnce, outcome);
         wakeups.Instances.Add(parent.Id);
     }
 

@@ -121,7 +121,7 @@ internal sealed class OrchestrationTurn
                 _thread.Run(() => _context.Complete(outcome));
                 break;
         }
-        if (IsOver || !_context.IsWaitingForNothing) return;
+        if (IsOver || (!_context.IsWaitingForNothing && !_thread.WasCalledFromOutside)) return;
         _main = Task.FromException<object?>(new InvalidOperationException(
             "The orchestrator awaits something that is not a durable task (Task.Delay, Task.Run, I/O), and would wait for ever. " +
             "Use the context's timers and activities instead."));

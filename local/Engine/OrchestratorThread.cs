@@ -5,10 +5,16 @@ internal sealed class OrchestratorThread : SynchronizationContext
 {
     private readonly Queue<(SendOrPostCallback Callback, object? State)> _work = new();
     private readonly int _thread = Environment.CurrentManagedThreadId;
+    private volatile bool _wasCalledFromOutside;
 
+    /// <summary>Something that is no durable task has ended on another thread, and the orchestrator waits for it.</summary>
+    public bool WasCalledFromOutside => _wasCalledFromOutside;
+
+    /// <summary>From another thread nothing is taken: whether it came in time would differ from replay to replay.</summary>
     public override void Post(SendOrPostCallback d, object? state)
     {
-        lock (_work) _work.Enqueue((d, state));
+        if (Environment.CurrentManagedThreadId == _thread) _work.Enqueue((d, state));
+        else _wasCalledFromOutside = true;
     }
 
     public void Run(Action action)
@@ -18,7 +24,7 @@ internal sealed class OrchestratorThread : SynchronizationContext
         try
         {
             action();
-            while (TryTake(out (SendOrPostCallback Callback, object? State) next)) next.Callback(next.State);
+            while (_work.TryDequeue(out (SendOrPostCallback Callback, object? State) next)) next.Callback(next.State);
         }
         finally
         {
@@ -33,10 +39,5 @@ internal sealed class OrchestratorThread : SynchronizationContext
         throw new InvalidOperationException(
             "An orchestrator may await only durable tasks: this call came from another thread " +
             "(Task.Run, Task.Delay, I/O or ConfigureAwait(false)).");
-    }
-
-    private bool TryTake(out (SendOrPostCallback, object?) next)
-    {
-        lock (_work) return _work.TryDequeue(out next);
     }
 }

@@ -62,6 +62,11 @@ public sealed class FailureFunctions(FailureCounter counter)
             case "delay":
                 await Task.Delay(TimeSpan.FromMinutes(1));
                 break;
+            case "besideATimer":
+                Task timer = context.CreateTimer(TimeSpan.FromMilliseconds(20), CancellationToken.None);
+                await Task.Delay(TimeSpan.FromMinutes(1));
+                await timer;
+                break;
             case "pool":
                 await Task.Run(() => context.CallActivityAsync<int>("Echo", 1));
                 break;
@@ -145,6 +150,7 @@ public sealed class FailureTests
 
     [Theory]
     [InlineData("delay")]
+    [InlineData("besideATimer")]
     [InlineData("pool")]
     [InlineData("configureAwait")]
     public async Task Awaiting_anything_but_durable_tasks_fails_with_a_clear_text(string how)
@@ -153,5 +159,29 @@ public sealed class FailureTests
         OrchestrationMetadata done = await host.RunAsync("AwaitsDelay", how);
         Assert.Equal(OrchestrationRuntimeStatus.Failed, done.RuntimeStatus);
         Assert.Contains("durable task", done.SerializedOutput, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task What_ends_on_another_thread_is_not_taken_even_when_it_ends_in_time()
+    {
+        using var hub = new ManualHub(("Mixes", async context =>
+        {
+            Task<int> asked = context.CallActivityAsync<int>("A", 1);
+            var elsewhere = new TaskCompletionSource();
+            Task waits = WaitAsync(elsewhere.Task);
+            var thread = new Thread(elsewhere.SetResult);
+            thread.Start();
+            thread.Join(); // the turn has not ended yet: the answer has come in time
+            await waits;
+            return await asked;
+
+            static async Task WaitAsync(Task other) => await other;
+        }));
+        await hub.StartAsync("i", "Mixes");
+        await hub.SettleAsync("i");
+        await hub.AnswerAsync("1");
+        InstanceRow done = await hub.SettleAsync("i");
+        Assert.Equal(OrchestrationRuntimeStatus.Failed, done.Status);
+        Assert.Contains("not a durable task", done.Output, StringComparison.Ordinal);
     }
 }

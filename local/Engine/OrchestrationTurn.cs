@@ -23,7 +23,8 @@ internal sealed record TurnResult
     /// <summary>Set when the instance continues as new.</summary>
     public ExecutionStarted? NextGeneration { get; init; }
 
-    public IReadOnlyList<EventRaised> CarriedEvents { get; init; } = [];
+    /// <summary>What the next generation takes in after its start.</summary>
+    public IReadOnlyList<HistoryEvent> CarriedEvents { get; init; } = [];
 
     public static TurnResult Fail(TurnResult result, Exception error)
     {
@@ -183,6 +184,11 @@ internal sealed class OrchestrationTurn
             Input = _payloads.Serialize(next.NewInput, "next input of orchestration", _context.InstanceId),
             Version = next.NewVersion ?? _started.Version,
         },
-        CarriedEvents = next.PreserveUnprocessedEvents ? _context.UnprocessedEvents : [],
+        CarriedEvents = [.. Unprocessed().Where(e => next.PreserveUnprocessedEvents || e is not EventRaised)],
     };
+
+    /// <summary>Events that nobody took; a suspension that came after the generation's end, and what it held back.</summary>
+    private IEnumerable<HistoryEvent> Unprocessed() => _suspended
+        ? [.. _context.UnprocessedEvents, new ExecutionSuspended(_suspendedBecause), .. _heldBack.OfType<EventRaised>()]
+        : _context.UnprocessedEvents;
 }

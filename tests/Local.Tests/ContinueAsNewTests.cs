@@ -93,4 +93,33 @@ public sealed class ContinueAsNewTests
             "NextVersion", 0, new StartOrchestrationOptions("moves") { Version = new TaskVersion("1.0") });
         Assert.Equal("1.5", (await host.CompletionAsync("moves")).ReadOutputAs<string>());
     }
+
+    [Theory]
+    [InlineData(true, "bc")]
+    [InlineData(false, "de")] // what came to the old generation is dropped, the suspension is not
+    public async Task A_suspension_that_comes_with_the_end_of_a_generation_holds_for_the_next_and_loses_no_event(bool preserve, string expected)
+    {
+        using var hub = new ManualHub(("Generations", async context =>
+        {
+            if (context.GetInput<int>() == 0)
+            {
+                await context.WaitForExternalEvent<string>("item");
+                context.ContinueAsNew(1, preserve);
+                return null;
+            }
+            return await context.WaitForExternalEvent<string>("item") + await context.WaitForExternalEvent<string>("item");
+        }));
+        await hub.StartAsync("i", "Generations", "0");
+        await hub.SettleAsync("i");
+        foreach (string item in new[] { "a", "b" }) await hub.RaiseAsync("i", "item", $"\"{item}\"");
+        await hub.SendAsync("i", new ExecutionSuspended("lunch"));
+        await hub.RaiseAsync("i", "item", "\"c\"");
+        InstanceRow suspended = await hub.SettleAsync("i"); // all of it in one turn
+        Assert.Equal((OrchestrationRuntimeStatus.Suspended, "lunch", "1"), (suspended.Status, suspended.Output, suspended.Input));
+
+        foreach (string item in new[] { "d", "e" }) await hub.RaiseAsync("i", "item", $"\"{item}\"");
+        Assert.Equal(OrchestrationRuntimeStatus.Suspended, (await hub.SettleAsync("i")).Status);
+        await hub.SendAsync("i", new ExecutionResumed(null));
+        Assert.Equal($"\"{expected}\"", (await hub.SettleAsync("i")).Output);
+    }
 }

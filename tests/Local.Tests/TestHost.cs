@@ -22,6 +22,7 @@ internal sealed class TestHost : IAsyncDisposable
     public EmbeddedHost Host { get; private set; } = null!;
     public DurableTaskClient Client => Host.Client;
     public InstanceStore Store => Host.Services.GetRequiredService<InstanceStore>();
+    public DurableEngine Engine => Host.Services.GetRequiredService<DurableEngine>();
     public LogLines Log { get; } = new();
     public string DatabasePath => _options.DatabasePath;
 

@@ -3,6 +3,7 @@ using Microsoft.Azure.Functions.Worker;
 using Microsoft.DurableTask;
 using Microsoft.DurableTask.Client;
 using Microsoft.Extensions.Time.Testing;
+using Rlhf.Local.Engine;
 using Xunit;
 
 namespace Rlhf.Local.Tests;
@@ -52,6 +53,42 @@ public static class EventFunctions
             return "timed out";
         }
     }
+
+    /// <summary>Waits for an event for a minute, or until another one takes the wait back.</summary>
+    [Function("EventTimeoutOrCancel")]
+    public static async Task<string> EventTimeoutOrCancelAsync([OrchestrationTrigger] TaskOrchestrationContext context)
+    {
+        using var takenBack = new CancellationTokenSource();
+        Task<string> item = context.WaitForExternalEvent<string>("item", TimeSpan.FromMinutes(1), takenBack.Token);
+        Task<string> cancel = context.WaitForExternalEvent<string>("cancel");
+        context.SetCustomStatus("waiting");
+        if (await Task.WhenAny(item, cancel) == cancel)
+            takenBack.Cancel();
+        string won;
+        try
+        {
+            won = await item;
+        }
+        catch (TaskCanceledException)
+        {
+            won = takenBack.IsCancellationRequested ? "taken back" : "timed out";
+        }
+        // What the wait did not take is still there for the next one.
+        return $"{won}, then {await context.WaitForExternalEvent<string>("item")}";
+    }
+
+    /// <summary>Waits with a token that is cancelled already; the second wait is a live one.</summary>
+    [Function("CancelledBeforehand")]
+    public static async Task<string> CancelledBeforehandAsync([OrchestrationTrigger] TaskOrchestrationContext context)
+    {
+        Task<string> never = context.WaitForExternalEvent<string>("item", new CancellationToken(canceled: true));
+        Task due = context.CreateTimer(TimeSpan.FromDays(1), new CancellationToken(canceled: true));
+        return $"{never.Status}, {due.Status}, {await context.WaitForExternalEvent<string>("item")}";
+    }
+
+    [Function("Approval")]
+    public static async Task<string> ApprovalAsync([OrchestrationTrigger] TaskOrchestrationContext context) =>
+        await context.WaitForExternalEvent<string>("approval");
 
     [Function("NumberWanted")]
     public static async Task<string> NumberWantedAsync([OrchestrationTrigger] TaskOrchestrationContext context)
@@ -151,5 +188,76 @@ public sealed class EventTests
         await host.RunAsync("Chain", 1, "over");
         await Assert.ThrowsAsync<InvalidOperationException>(() => host.Client.RaiseEventAsync("over", "item"));
         Assert.Empty(host.Store.Timers(DateTime.MaxValue).Due);
+    }
+
+    [Theory]
+    [InlineData("item", "x, then after")]
+    [InlineData("time", "timed out, then after")]
+    [InlineData("cancel", "taken back, then after")]
+    public async Task Of_event_timeout_and_cancellation_the_first_wins_and_the_loser_takes_no_event(string first, string expected)
+    {
+        var clock = new FakeTimeProvider();
+        await using TestHost host = await TestHost.StartAsync(clock: clock);
+        await host.BeginAsync("EventTimeoutOrCancel", id: "race");
+        await host.UntilStatusIsAsync("race", "waiting");
+        if (first == "time") clock.Advance(TimeSpan.FromMinutes(1));
+        else await host.Client.RaiseEventAsync("race", first, "x");
+        await host.UntilAsync("race", _ => host.Store.History("race").Any(e => e is TimerFired or EventRaised));
+        await host.Client.RaiseEventAsync("race", "item", "after");
+        Assert.Equal(expected, (await host.CompletionAsync("race")).ReadOutputAs<string>());
+        Assert.Empty(host.Store.Timers(DateTime.MaxValue).Due);
+    }
+
+    [Fact]
+    public async Task What_is_cancelled_beforehand_waits_for_nothing()
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        await host.BeginAsync("CancelledBeforehand", id: "beforehand");
+        await host.Client.RaiseEventAsync("beforehand", "item", "x");
+        Assert.Equal("Canceled, Canceled, x", (await host.CompletionAsync("beforehand")).ReadOutputAs<string>());
+    }
+
+    [Fact]
+    public async Task Of_ten_thousand_duplicate_approvals_one_is_taken_and_nothing_of_the_others_stays()
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        await host.BeginAsync("Approval", id: "storm");
+        await host.UntilAsync("storm", instance => instance.IsRunning);
+        int refused = 0;
+        await Task.WhenAll(Enumerable.Range(0, 10_000).Select(RaiseAsync));
+        Assert.Equal("yes", (await host.CompletionAsync("storm")).ReadOutputAs<string>());
+        await Task.WhenAll(Enumerable.Range(0, 100).Select(RaiseAsync)); // those that come when it is over
+
+        Assert.InRange(refused, 100, 10_099);
+        Assert.Empty(host.Store.Timers(DateTime.MaxValue).Due);
+        Assert.InRange(host.Store.History("storm").Count(e => e is EventRaised), 1, 10_100 - refused);
+
+        async Task RaiseAsync(int number)
+        {
+            try
+            {
+                await host.Client.RaiseEventAsync("storm", "approval", "yes");
+            }
+            catch (InvalidOperationException) // it is over
+            {
+                Interlocked.Increment(ref refused);
+            }
+        }
+    }
+
+    [Fact]
+    public async Task Thousands_of_events_before_the_start_are_all_there_in_order_afterwards()
+    {
+        var clock = new FakeTimeProvider();
+        await using TestHost host = await TestHost.StartAsync(clock: clock);
+        var later = new StartOrchestrationOptions("later", clock.GetUtcNow().AddDays(1));
+        await host.Client.ScheduleNewOrchestrationInstanceAsync("CollectAfterGo", 3_000, later);
+        await Task.WhenAll(Enumerable.Range(0, 3_000).Select(i => host.Client.RaiseEventAsync("later", "item", $"{i}")));
+        await host.Client.RaiseEventAsync("later", "go");
+        Assert.Equal(OrchestrationRuntimeStatus.Pending, (await host.Client.GetInstanceAsync("later"))!.RuntimeStatus);
+
+        clock.Advance(TimeSpan.FromDays(1));
+        string seen = (await host.CompletionAsync("later")).ReadOutputAs<string>()!;
+        Assert.Equal(Enumerable.Range(0, 3_000).Select(i => $"{i}"), seen.Split(','));
     }
 }

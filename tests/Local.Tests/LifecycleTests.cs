@@ -2,6 +2,7 @@ using DurableTask.Core.Exceptions;
 using Microsoft.Azure.Functions.Worker;
 using Microsoft.DurableTask;
 using Microsoft.DurableTask.Client;
+using Rlhf.Local.Engine;
 using Xunit;
 
 namespace Rlhf.Local.Tests;
@@ -17,6 +18,15 @@ public static class LifecycleFunctions
         DateTimeKind kind = context.CurrentUtcDateTime.Kind;
         return $"{context.Name}|{context.InstanceId}|{context.Version}|{kind}|{replays}|{context.Parent is null}";
     }
+
+    /// <summary>Ends as it is told.</summary>
+    [Function("EndsAs")]
+    public static Task<string> EndsAsAsync([OrchestrationTrigger] TaskOrchestrationContext context, OrchestrationRuntimeStatus status) => status switch
+    {
+        OrchestrationRuntimeStatus.Completed => Task.FromResult("done"),
+        OrchestrationRuntimeStatus.Failed => throw new IOException("told to fail"),
+        _ => context.WaitForExternalEvent<string>("item"),
+    };
 }
 
 public sealed class LifecycleTests
@@ -168,5 +178,95 @@ public sealed class LifecycleTests
         await host.Client.RaiseEventAsync("p:child", "item", "for the old one");
         await host.CompletionAsync("p:child");
         Assert.True((await host.Client.GetInstanceAsync("p"))!.IsRunning);
+    }
+
+    [Theory]
+    [InlineData(OrchestrationRuntimeStatus.Completed)]
+    [InlineData(OrchestrationRuntimeStatus.Failed)]
+    [InlineData(OrchestrationRuntimeStatus.Terminated)]
+    public async Task An_instance_that_is_over_is_begun_again_unless_its_status_is_among_those_that_keep_the_id(OrchestrationRuntimeStatus status)
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        OrchestrationRuntimeStatus[] all =
+            [OrchestrationRuntimeStatus.Completed, OrchestrationRuntimeStatus.Failed, OrchestrationRuntimeStatus.Terminated];
+        await EndAsync();
+        DateTimeOffset created = (await host.Client.GetInstanceAsync("id"))!.CreatedAt;
+        foreach (OrchestrationRuntimeStatus[] keeps in new[] { [status], all })
+        {
+            await Assert.ThrowsAsync<OrchestrationAlreadyExistsException>(() => host.Client.ScheduleNewOrchestrationInstanceAsync(
+                "Chain", 1, new StartOrchestrationOptions("id").WithDedupeStatuses(keeps)));
+            OrchestrationMetadata kept = (await host.Client.GetInstanceAsync("id"))!;
+            Assert.Equal((status, created), (kept.RuntimeStatus, kept.CreatedAt));
+        }
+
+        await host.Client.ScheduleNewOrchestrationInstanceAsync(
+            "Chain", 3, new StartOrchestrationOptions("id").WithDedupeStatuses([.. all.Where(other => other != status)]));
+        Assert.Equal(3, (await host.CompletionAsync("id")).ReadOutputAs<int>());
+        await EndAsync();
+        await host.Client.ScheduleNewOrchestrationInstanceAsync("Chain", 4, new StartOrchestrationOptions("id"));
+        Assert.Equal(6, (await host.CompletionAsync("id")).ReadOutputAs<int>());
+
+        async Task EndAsync()
+        {
+            await host.BeginAsync("EndsAs", status, "id");
+            if (status == OrchestrationRuntimeStatus.Terminated) await host.Client.TerminateInstanceAsync("id");
+            Assert.Equal(status, (await host.CompletionAsync("id")).RuntimeStatus);
+        }
+    }
+
+    [Fact]
+    public async Task A_live_instance_keeps_its_id_whatever_the_statuses_say()
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        await host.BeginAsync("WaitsForItem", id: "suspended");
+        await host.UntilAsync("suspended", instance => instance.IsRunning);
+        await host.Client.SuspendInstanceAsync("suspended");
+        await host.UntilAsync("suspended", instance => instance.RuntimeStatus == OrchestrationRuntimeStatus.Suspended);
+        await host.Client.ScheduleNewOrchestrationInstanceAsync(
+            "WaitsForItem", new StartOrchestrationOptions("scheduled", DateTimeOffset.UtcNow.AddDays(1)));
+        foreach (string id in new[] { "suspended", "scheduled" })
+        {
+            await Assert.ThrowsAsync<OrchestrationAlreadyExistsException>(() => host.Client.ScheduleNewOrchestrationInstanceAsync(
+                "Chain", 1, new StartOrchestrationOptions(id).WithDedupeStatuses()));
+        }
+    }
+
+    [Fact]
+    public async Task A_suspended_instance_asks_for_nothing_until_it_is_resumed()
+    {
+        using var hub = new ManualHub(("Works", async context =>
+        {
+            Task timer = context.CreateTimer(TimeSpan.FromMinutes(1), CancellationToken.None);
+            int first = await context.CallActivityAsync<int>("A", 1);
+            int second = await context.CallActivityAsync<int>("A", 2);
+            await timer;
+            return first + second;
+        }));
+        await hub.StartAsync("i", "Works");
+        await hub.SettleAsync("i");
+        await hub.SendAsync("i", new ExecutionSuspended(null));
+        await hub.SettleAsync("i");
+        await hub.AnswerAsync("10");
+        hub.Clock.Advance(TimeSpan.FromMinutes(2));
+        Assert.Equal(OrchestrationRuntimeStatus.Suspended, (await hub.SettleAsync("i")).Status);
+        Assert.Empty(hub.Store.Activities()); // neither the answer nor the timer has led to anything
+
+        await hub.SendAsync("i", new ExecutionResumed(null));
+        await hub.SettleAsync("i");
+        await hub.AnswerAsync("20");
+        Assert.Equal("30", (await hub.SettleAsync("i")).Output);
+    }
+
+    [Fact]
+    public async Task An_instance_that_is_over_is_neither_suspended_nor_resumed_and_stays_as_it_is()
+    {
+        await using TestHost host = await TestHost.StartAsync();
+        await host.RunAsync("Chain", 3, "over");
+        // As on the genuine host. (The SDK's in-process test host takes such a call and does nothing.)
+        await Assert.ThrowsAsync<InvalidOperationException>(() => host.Client.SuspendInstanceAsync("over"));
+        await Assert.ThrowsAsync<InvalidOperationException>(() => host.Client.ResumeInstanceAsync("over"));
+        OrchestrationMetadata over = await host.CompletionAsync("over");
+        Assert.Equal((OrchestrationRuntimeStatus.Completed, 3), (over.RuntimeStatus, over.ReadOutputAs<int>()));
+        Assert.Empty(host.Store.Timers(DateTime.MaxValue).Due);
     }
 }

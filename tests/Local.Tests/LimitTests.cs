@@ -10,6 +10,10 @@ namespace Rlhf.Local.Tests;
 public static class LimitFunctions
 {
     private static readonly ManualResetEventSlim Gate = new();
+    private static int _inside;
+
+    public static SemaphoreSlim Doors { get; } = new(0);
+    public static int Inside => Volatile.Read(ref _inside);
 
     [Function("Large")]
     public static string Large([ActivityTrigger] int length) => new('x', length);
@@ -38,6 +42,26 @@ public static class LimitFunctions
                 return new string('x', length);
         }
     }
+
+    /// <summary>Tells how many run at once; a few are let in by each call of the test.</summary>
+    [Function("Crowd")]
+    public static async Task<int> CrowdAsync([ActivityTrigger] int n, CancellationToken cancellation)
+    {
+        Interlocked.Increment(ref _inside);
+        try
+        {
+            await Doors.WaitAsync(cancellation);
+            return n;
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _inside);
+        }
+    }
+
+    [Function("Crowds")]
+    public static async Task<int> CrowdsAsync([OrchestrationTrigger] TaskOrchestrationContext context, int width) =>
+        (await Task.WhenAll(Enumerable.Range(0, width).Select(i => context.CallActivityAsync<int>("Crowd", i)))).Sum();
 
     [Function("BlocksItsTurn")]
     public static Task<string> BlocksItsTurnAsync([OrchestrationTrigger] TaskOrchestrationContext context)
@@ -106,5 +130,32 @@ public sealed class LimitTests
             LimitFunctions.LetGo();
         }
         foreach (string id in blockers) Assert.Equal("let go", (await host.CompletionAsync(id)).ReadOutputAs<string>());
+    }
+
+    [Fact]
+    public async Task No_more_activities_run_at_once_than_host_json_allows_also_after_a_restart()
+    {
+        await using TestHost host = await TestHost.StartAsync(
+            new() { ["AzureFunctionsJobHost:extensions:durableTask:maxConcurrentActivityFunctions"] = "3" });
+        await host.BeginAsync("Crowds", 9, "crowd");
+        await InsideAsync(3);
+        await host.Host.DisposeAsync();
+        await InsideAsync(0);
+
+        await host.StartAgainAsync();
+        await InsideAsync(3);
+        LimitFunctions.Doors.Release(5);
+        await host.UntilAsync("crowd", _ => host.Store.Activities().Count == 4);
+        await InsideAsync(3);
+        LimitFunctions.Doors.Release(4);
+        Assert.Equal(36, (await host.CompletionAsync("crowd")).ReadOutputAs<int>());
+
+        static async Task InsideAsync(int expected)
+        {
+            for (int i = 0; i < 6000 && LimitFunctions.Inside != expected; i++) await Task.Delay(5);
+            Assert.Equal(expected, LimitFunctions.Inside);
+            await Task.Delay(30); // and no more come
+            Assert.Equal(expected, LimitFunctions.Inside);
+        }
     }
 }

@@ -1,4 +1,3 @@
-using System.IO.Compression;
 using System.Security.Cryptography;
 using System.Text.Json;
 using Rlhf.Jobs;
@@ -154,22 +153,21 @@ internal sealed class LocalInputs
     /// <summary>What keeps a data file from being read at all. Whether its rows can be used is for the data stage to say.</summary>
     private static async Task<string?> FaultOfAsync(string path, bool jsonLines, CancellationToken cancellation)
     {
-        bool zipped = path.EndsWith(".gz", StringComparison.Ordinal);
         int line = 0;
         int rows = 0;
         try
         {
-            await using FileStream file = File.OpenRead(path);
-            await using Stream content = zipped ? new GZipStream(file, CompressionMode.Decompress) : file;
-            using var reader = new StreamReader(content);
-            while (await reader.ReadLineAsync(cancellation) is { } row)
+            await using FileStream content = File.OpenRead(path);
+            if (path.EndsWith(".gz", StringComparison.Ordinal) && !IsGzip(content))
+                return $"'{path}' is no gzip file. Fetch it again, or rename it if it is plain text.";
+            await foreach (TextLine row in TextLines.ReadAsync(path, content, cancellation))
             {
-                line++;
-                if (string.IsNullOrWhiteSpace(row))
+                line = row.Number;
+                if (row.IsBlank)
                     continue;
                 rows++;
-                if (jsonLines)
-                    JsonDocument.Parse(row).Dispose();
+                if (jsonLines && !row.IsTooLong)
+                    JsonDocument.Parse(row.Bytes).Dispose();
             }
         }
         catch (JsonException e)
@@ -177,9 +175,9 @@ internal sealed class LocalInputs
             return $"line {line} of '{path}' is not valid JSON: {e.Message.Split(" LineNumber")[0]} "
                 + "Each line must hold one JSON value; correct or remove this one.";
         }
-        catch (InvalidDataException)
+        catch (UnreadableFileException e)
         {
-            return $"'{path}' is not a complete gzip file. Fetch it again, or rename it if it is plain text.";
+            return $"{e.Message} Fetch it again, or convert it.";
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -187,6 +185,13 @@ internal sealed class LocalInputs
         }
 
         return rows > 0 ? null : $"'{path}' is empty: it holds no row. Give a file with at least one JSON line.";
+    }
+
+    private static bool IsGzip(FileStream file)
+    {
+        bool isGzip = file.ReadByte() == 0x1F && file.ReadByte() == 0x8B;
+        file.Position = 0;
+        return isGzip;
     }
 
     private static string? FaultOfModel(string folder)

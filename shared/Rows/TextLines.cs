@@ -27,6 +27,14 @@ internal static class TextLines
     /// <summary>The longest line in bytes.</summary>
     public const int MaxLength = 1024 * 1024;
 
+    /// <summary>
+    /// What a gzip file may become. A kilobyte can hold a megabyte of one letter (1032 to 1 is the format's end), and ten megabytes fill a
+    /// disk; rows that repeat each other a lot pack 30 to 1.
+    /// </summary>
+    private const int MostRatio = 200;
+
+    private const long AlwaysUnpacked = 64L * 1024 * 1024; // bytes
+
     private static readonly (byte[] Magic, string Why)[] Foreign =
     [
         ("PAR1"u8.ToArray(), "is Parquet; convert it to JSON lines"),
@@ -37,11 +45,12 @@ internal static class TextLines
     ];
 
     /// <summary>The lines of a stream, plain or gzip, without a byte order mark.</summary>
-    /// <exception cref="UnreadableFileException">The bytes are no text, or the gzip data is damaged.</exception>
+    /// <exception cref="UnreadableFileException">The bytes are no text, or the gzip data is damaged or unpacks to far too much.</exception>
     public static async IAsyncEnumerable<TextLine> ReadAsync(
         string file, Stream content, [EnumeratorCancellation] CancellationToken cancellation)
     {
-        PipeReader raw = PipeReader.Create(content, new StreamPipeReaderOptions(leaveOpen: true));
+        await using var packed = new CountingStream(content);
+        PipeReader raw = PipeReader.Create(packed, new StreamPipeReaderOptions(leaveOpen: true));
         bool gzip = StartsWith(await PeekAsync(raw, cancellation), [0x1F, 0x8B]);
         await using Stream bytes = gzip ? new GZipStream(raw.AsStream(), CompressionMode.Decompress) : raw.AsStream();
         PipeReader reader = gzip ? PipeReader.Create(bytes, new StreamPipeReaderOptions(bufferSize: 64 * 1024)) : raw;
@@ -65,6 +74,7 @@ internal static class TextLines
         int number = 0;
         bool tooLong = false;
         bool first = true;
+        long done = 0;
         while (true)
         {
             ReadResult read;
@@ -79,6 +89,12 @@ internal static class TextLines
             }
 
             ReadOnlySequence<byte> buffer = read.Buffer;
+            if (gzip && done + buffer.Length > AlwaysUnpacked && (done + buffer.Length) / MostRatio > packed.Count)
+            {
+                throw new UnreadableFileException(
+                    file, $"unpacks to more than {MostRatio} times its size, which no text does; if it is meant so, give it unpacked");
+            }
+
             if (first && StartsWith(head, [0xEF, 0xBB, 0xBF]))
                 buffer = buffer.Slice(3);
             first = false;
@@ -102,6 +118,7 @@ internal static class TextLines
                 buffer = buffer.Slice(buffer.End);
             }
 
+            done += read.Buffer.Slice(0, buffer.Start).Length;
             reader.AdvanceTo(buffer.Start, buffer.End);
         }
 

@@ -47,6 +47,8 @@ public sealed partial record FlanTemplate(string Input, string Target)
 /// <summary>FLAN's file of templates: <c>{"PATTERNS": {"arc": [[input, target], ...], ...}}</c>.</summary>
 public sealed class FlanTemplates
 {
+    private const int Longest = 16 * 1024 * 1024; // bytes, unpacked; FLAN's own file has 300 kB
+
     private static readonly string[] Known = ["question", "answer", "options_"];
     private readonly string file;
     private readonly Dictionary<string, FlanTemplate[]> patterns;
@@ -61,13 +63,13 @@ public sealed class FlanTemplates
     /// <exception cref="UnreadableFileException">It is not that kind of file.</exception>
     public static async Task<FlanTemplates> ReadAsync(string file, Stream content, CancellationToken cancellation = default)
     {
-        using var copy = new MemoryStream();
-        await content.CopyToAsync(copy, cancellation);
-        copy.Position = 0;
+        using MemoryStream copy = await CopyAsync(file, content, cancellation);
         bool gzip = copy.Length > 1 && copy.GetBuffer()[0] == 0x1F && copy.GetBuffer()[1] == 0x8B;
-        await using Stream json = gzip ? new GZipStream(copy, CompressionMode.Decompress) : copy;
         try
         {
+            await using Stream json = gzip
+                ? await CopyAsync(file, new GZipStream(copy, CompressionMode.Decompress), cancellation)
+                : copy;
             Document document = await JsonSerializer.DeserializeAsync<Document>(json, cancellationToken: cancellation)
                 ?? throw new JsonException("it holds null");
             if (document.PATTERNS is not { Count: > 0 } tasks)
@@ -103,6 +105,22 @@ public sealed class FlanTemplates
         return templates;
 
         UnreadableFileException Unusable(string why) => new(file, why);
+    }
+
+    /// <summary>A copy in memory, of as much as templates may be.</summary>
+    private static async Task<MemoryStream> CopyAsync(string file, Stream content, CancellationToken cancellation)
+    {
+        var copy = new MemoryStream();
+        byte[] buffer = new byte[64 * 1024];
+        for (int read; (read = await content.ReadAsync(buffer, cancellation)) > 0;)
+        {
+            if (copy.Length + read > Longest)
+                throw new UnreadableFileException(file, $"is no file of templates: it holds more than {Longest / 1024 / 1024} MiB");
+            copy.Write(buffer, 0, read);
+        }
+
+        copy.Position = 0;
+        return copy;
     }
 
     private sealed record Document(Dictionary<string, string[][]>? PATTERNS);

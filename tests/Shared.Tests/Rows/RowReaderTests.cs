@@ -145,6 +145,34 @@ public sealed class RowReaderTests
     [InlineData("a.b/.hidden.json", ".hidden")]
     public void The_subset_is_the_name_up_to_its_first_dot(string file, string subset) => Assert.Equal(subset, RowReader.SubsetOf(file));
 
+    [Fact]
+    public async Task A_gzip_file_that_unpacks_to_far_more_than_a_text_is_refused_by_name()
+    {
+        using var bomb = new MemoryStream();
+        using (var gzip = new GZipStream(bomb, CompressionLevel.SmallestSize, leaveOpen: true))
+        {
+            byte[] blanks = new byte[1024 * 1024];
+            Array.Fill(blanks, (byte)' ');
+            for (int i = 0; i < 80; i++)
+                gzip.Write(blanks);
+        }
+
+        bomb.Position = 0;
+        var refused = await Assert.ThrowsAsync<UnreadableFileException>(() => ReadAsync(new RowReader("bomb.jsonl.gz", bomb)));
+        Assert.Contains("'bomb.jsonl.gz' unpacks to more than 200 times its size", refused.Message, StringComparison.Ordinal);
+        Assert.Equal("bomb.jsonl.gz", refused.File);
+    }
+
+    [Theory]
+    [InlineData("[")]
+    [InlineData("{\"prompt\":")]
+    public void Nesting_without_end_is_a_reason_to_drop_a_row(string opening)
+    {
+        RowResult result = RowReader.Parse(string.Concat(Enumerable.Repeat(opening, 50_000)));
+        Assert.Null(result.Row);
+        Assert.Contains("is not valid JSON", result.Reason, StringComparison.Ordinal);
+    }
+
     private static async Task<List<RowResult>> ReadAsync(RowReader reader) => await reader.ReadAsync(TestContext.Current.CancellationToken).ToListAsync();
 
     private static MemoryStream Utf8(string text) => new(Encoding.UTF8.GetBytes(text));

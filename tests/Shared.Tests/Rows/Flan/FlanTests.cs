@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Text;
 using Rlhf.Rows;
 using Rlhf.Rows.Flan;
@@ -137,6 +138,29 @@ public sealed class FlanTests
         static string[] Ids(FlanMixture mixture) =>
             [.. mixture.Text.Concat(mixture.Demonstrations).Concat(mixture.Comparisons).Select(row => row.Id)];
     }
+
+    [Theory]
+    [InlineData(true)] // a few kilobytes that unpack to it
+    [InlineData(false)]
+    public async Task Templates_larger_than_any_are_refused(bool gzip)
+    {
+        byte[] content = [.. Encoding.UTF8.GetBytes("{\"PATTERNS\":{\"a\":[[\""), .. Enumerable.Repeat((byte)'x', 17 * 1024 * 1024)];
+        if (gzip)
+        {
+            using var packed = new MemoryStream();
+            using (var target = new GZipStream(packed, CompressionLevel.Fastest, leaveOpen: true))
+                target.Write(content);
+            content = packed.ToArray();
+        }
+
+        var refused = await Assert.ThrowsAsync<UnreadableFileException>(
+            () => FlanTemplates.ReadAsync("templates.json", new MemoryStream(content), TestContext.Current.CancellationToken));
+        Assert.Contains("'templates.json' is no file of templates: it holds more than 16 MiB", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Templates_nested_without_end_are_refused() =>
+        await Assert.ThrowsAsync<UnreadableFileException>(() => Read("{\"PATTERNS\":" + new string('[', 50_000)));
 
     private static Task<FlanTemplates> Read(string json) => FlanTemplates.ReadAsync("templates.json", new MemoryStream(Encoding.UTF8.GetBytes(json)));
 

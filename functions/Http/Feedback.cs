@@ -1,7 +1,6 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
-using System.Text.RegularExpressions;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Mvc;
 using Microsoft.Azure.Functions.Worker;
@@ -16,7 +15,7 @@ namespace Rlhf.Functions.Http;
 /// Takes in what people preferred, for later training. A request's rows become one blob whose name says when it came and how many rows it
 /// holds, so that counting what is new reads no rows.
 /// </summary>
-public sealed partial class Feedback(IBlobStore blobs, RetrainSettings settings, TimeProvider clock)
+public sealed class Feedback(IBlobStore blobs, RetrainSettings settings, TimeProvider clock)
 {
     private const int LargestBody = 8 * 1024 * 1024;
 
@@ -28,7 +27,7 @@ public sealed partial class Feedback(IBlobStore blobs, RetrainSettings settings,
         [HttpTrigger(AuthorizationLevel.Function, "post", Route = "feedback")] HttpRequest request, CancellationToken cancellation)
     {
         string model = request.Query["model"] is [{ Length: > 0 } name, ..] ? name : settings.Model ?? "default";
-        if (!ModelName().IsMatch(model))
+        if (!PlainNames.IsId(model))
         {
             return Answers.BadRequest(
                 "The request is not valid", [new SpecError("model", "must be 1 to 48 lower-case letters, digits and hyphens")]);
@@ -76,9 +75,6 @@ public sealed partial class Feedback(IBlobStore blobs, RetrainSettings settings,
             await StoreAsync(model, rows, new BinaryData(accepted.ToString()), cancellation);
         return Answers.Json(new { accepted = rows, rejected, model }, StatusCodes.Status202Accepted);
     }
-
-    [GeneratedRegex("^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$")]
-    private static partial Regex ModelName();
 
     private async Task StoreAsync(string model, int rows, BinaryData content, CancellationToken cancellation)
     {

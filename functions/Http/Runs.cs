@@ -1,6 +1,5 @@
 using System.Text;
 using System.Text.Json;
-using System.Text.RegularExpressions;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Mvc;
 using Microsoft.Azure.Functions.Worker;
@@ -13,7 +12,7 @@ using Rlhf.Storage;
 namespace Rlhf.Functions.Http;
 
 /// <summary>Starting, watching and steering runs.</summary>
-public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart starts, RunReader reader)
+public sealed class Runs(IBlobStore blobs, JobControl jobs, RunStart starts, RunReader reader)
 {
     private const int LargestSpec = 256 * 1024;
     private const int LargestAnswer = 16 * 1024;
@@ -36,7 +35,7 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
                     StatusCodes.Status413PayloadTooLarge, "Spec too large", $"A run spec has at most {LargestSpec / 1024} KiB.");
             }
 
-            spec = SpecReader.Read(body);
+            spec = SpecReader.ReadStored(body);
         }
         catch (InvalidSpecException e)
         {
@@ -173,9 +172,6 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
             : Answers.Conflict($"Run '{id}' does not wait for approval any more: it is over.");
     }
 
-    [GeneratedRegex("^[a-z0-9](?:[a-z0-9-]{0,46}[a-z0-9])?$")]
-    private static partial Regex RunId();
-
     private static string StatusUrl(string runId) => $"/api/runs/{runId}";
 
     private static object Started(string runId) => new
@@ -249,7 +245,7 @@ public sealed partial class Runs(IBlobStore blobs, JobControl jobs, RunStart sta
     }
 
     private async Task<RunDocument?> FindAsync(string id, CancellationToken cancellation) =>
-        RunId().IsMatch(id) ? await blobs.ReadJsonAsync<RunDocument>(BlobLayout.RunDocument(id), cancellation) : null;
+        PlainNames.IsId(id) ? await blobs.ReadJsonAsync<RunDocument>(BlobLayout.RunDocument(id), cancellation) : null;
 
     /// <summary>
     /// Writes down what is wanted, tells the trainer at once, and wakes the orchestrations, which would see it at their next look anyway.

@@ -49,9 +49,9 @@ internal sealed class ResultFolder(RunClient client, IBlobStore blobs, string ou
             if (await client.GetReportAsync(runId, "text/html", cancellation) is { } page)
                 await File.WriteAllTextAsync(Path.Combine(aside, "report.html"), page, cancellation);
             foreach ((string role, ModelReport model) in report.Models)
-                await FetchModelAsync(model.Path, Path.Combine(aside, ModelFolder(role)), cancellation);
+                await FetchModelAsync(model.Path, Path.Combine(aside, ModelFolder(CheckedName(BlobLayout.Report(runId), role))), cancellation);
             foreach (StageReport stage in report.Stages)
-                await FetchStageAsync(runId, stage.Name, aside, cancellation);
+                await FetchStageAsync(runId, CheckedName(BlobLayout.Report(runId), stage.Name), aside, cancellation);
             Replace(folder, aside);
         }
         finally
@@ -78,13 +78,15 @@ internal sealed class ResultFolder(RunClient client, IBlobStore blobs, string ou
         return report.ToJsonString(RlhfJson.Indented);
     }
 
-    private async Task FetchModelAsync(string manifestBlob, string folder, CancellationToken cancellation)
+    /// <summary>Fetches a model's folder by its manifest.</summary>
+    /// <exception cref="CorruptBlobException">The manifest or a file is not what it must be.</exception>
+    internal async Task FetchModelAsync(string manifestBlob, string folder, CancellationToken cancellation)
     {
         FolderManifest manifest = await blobs.ReadContentJsonAsync<FolderManifest>(
             manifestBlob[(manifestBlob.LastIndexOf('/') + 1)..], cancellation);
         Directory.CreateDirectory(folder);
         foreach (ContentFile file in manifest.Files)
-            await FetchFileAsync(file, Path.Combine(folder, file.Name), cancellation);
+            await FetchFileAsync(file, Path.Combine(folder, CheckedName(manifestBlob, file.Name)), cancellation);
     }
 
     private async Task FetchStageAsync(string runId, string stage, string folder, CancellationToken cancellation)
@@ -100,7 +102,7 @@ internal sealed class ResultFolder(RunClient client, IBlobStore blobs, string ou
         foreach (ContentFile file in (job?.Result?.Artifacts.Values ?? []).Where(file => file.Name.Contains("tfevents", StringComparison.Ordinal)))
         {
             string tensorboard = Directory.CreateDirectory(Path.Combine(folder, "tensorboard", stage)).FullName;
-            await FetchFileAsync(file, Path.Combine(tensorboard, Path.GetFileName(file.Name)), cancellation);
+            await FetchFileAsync(file, Path.Combine(tensorboard, CheckedName(BlobLayout.Job(runId, stage), file.Name)), cancellation);
         }
     }
 
@@ -115,6 +117,10 @@ internal sealed class ResultFolder(RunClient client, IBlobStore blobs, string ou
         if (Convert.ToHexStringLower(await SHA256.HashDataAsync(written, cancellation)) != file.Sha256)
             throw new CorruptBlobException(blob, "its content does not have its name's SHA-256");
     }
+
+    /// <summary>What storage says must not write beside the results.</summary>
+    private static string CheckedName(string blob, string name) =>
+        PlainNames.IsFileName(name) ? name : throw new CorruptBlobException(blob, $"it names '{name}', which is no plain name");
 
     private static void Replace(string folder, string aside)
     {

@@ -204,7 +204,7 @@ public static class HuggingFaceFolder
             foreach ((string name, JsonNode? shard) in map)
             {
                 string file = shard?.GetValue<string>() ?? "";
-                if (file != Path.GetFileName(file) || file.Length == 0)
+                if (!PlainNames.IsFileName(file))
                     throw new ModelFormatException(index, $"shard '{file}' is not a file name.");
                 string path = Path.Combine(directory, file);
                 if (!shards.TryGetValue(file, out SafetensorsFile? opened)) shards[file] = opened = Safetensors.Open(path);

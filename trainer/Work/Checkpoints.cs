@@ -199,7 +199,7 @@ internal sealed class Checkpoints(IBlobStore blobs, ContentCache cache, JobAttem
         CheckpointManifest manifest = await ReadManifestAsync(path, sum, cancellation);
         string directory = Path.Combine(scratchDirectory, $"resume-{manifest.Fence}-{manifest.Step}");
         foreach (ContentFile part in manifest.Parts)
-            await cache.DownloadAsync(PartPath(path, part.Name), Path.Combine(directory, part.Name), part.Sha256, cancellation);
+            await cache.DownloadAsync(PartPath(path, part.Name), Path.Combine(directory, ContentCache.CheckedName(path, part.Name)), part.Sha256, cancellation);
 
         _chain.Clear();
         for (CheckpointManifest? link = manifest; link is not null && _chain.Count <= Kept;)

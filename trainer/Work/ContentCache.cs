@@ -14,6 +14,8 @@ public sealed class ContentCache(IBlobStore blobs, Patience patience, string dir
     /// <exception cref="CorruptBlobException">The blob is missing or has other bytes.</exception>
     public async Task<string> FileAsync(string blob, string sha256, CancellationToken cancellation)
     {
+        if (!PlainNames.IsSha256(sha256))
+            throw new CorruptBlobException(blob, $"it is named with '{sha256}', which is no SHA-256");
         string path = Path.Combine(directory, "files", sha256);
         if (File.Exists(path) && Sha256Of(path) == sha256)
             return path;
@@ -103,8 +105,8 @@ public sealed class ContentCache(IBlobStore blobs, Patience patience, string dir
     private static BinaryData Read(string file) => BinaryData.FromBytes(File.ReadAllBytes(file));
 
     /// <summary>A manifest must not reach outside its folder.</summary>
-    private static string CheckedName(string manifest, string name) =>
-        name.Length > 0 && name == Path.GetFileName(name) && name is not ("." or "..")
+    public static string CheckedName(string manifest, string name) =>
+        PlainNames.IsFileName(name)
             ? name
             : throw new CorruptBlobException(manifest, $"it names the file '{name}'");
 }

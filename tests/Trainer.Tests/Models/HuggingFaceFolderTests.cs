@@ -62,6 +62,35 @@ public sealed class HuggingFaceFolderTests : IDisposable
         AssertRefused("model-00002.safetensors: no such file");
     }
 
+    [Theory]
+    [InlineData("../other/model.safetensors")]
+    [InlineData("/etc/passwd")]
+    [InlineData("a/model.safetensors")]
+    [InlineData("a\\model.safetensors")]
+    [InlineData("..")]
+    [InlineData("")]
+    public void A_shard_outside_its_folder_is_refused_unread(string shard)
+    {
+        using Transformer model = ModelFixture.Open("llama_gqa").Load();
+        model.Config.Write(Path.Combine(folder.Path, "config.json"));
+        File.WriteAllText(
+            Path.Combine(folder.Path, "model.safetensors.index.json"),
+            new JsonObject { ["weight_map"] = new JsonObject { ["w"] = shard } }.ToJsonString());
+        AssertRefused($"shard '{shard}' is not a file name");
+    }
+
+    [Theory]
+    [InlineData("config.json")]
+    [InlineData("generation_config.json")]
+    [InlineData("model.safetensors.index.json")]
+    public void A_file_nested_without_end_is_refused_by_name(string file)
+    {
+        using (Transformer model = ModelFixture.Open("llama_gqa").Load())
+            model.Config.Write(Path.Combine(folder.Path, "config.json"));
+        File.WriteAllText(Path.Combine(folder.Path, file), string.Concat(Enumerable.Repeat("{\"a\":", 50_000)));
+        AssertRefused(file);
+    }
+
     [Fact]
     public void A_GPT2_of_the_hub_has_no_prefix_and_carries_buffers()
     {

@@ -90,6 +90,34 @@ public sealed class CheckpointsTests(AzuriteFixture azurite) : IDisposable
         Assert.Equal(2, checkpoints.Corrupt);
     }
 
+    [Theory]
+    [InlineData("../../escaped.json")]
+    [InlineData("/tmp/escaped.json")]
+    [InlineData("a/escaped.json")]
+    public async Task ACheckpointThatNamesAPlaceOutsideIsPassedOver(string part)
+    {
+        (JobTestRun run, JobAttempt attempt) = await ClaimedAsync();
+        await PublishAsync(run, attempt, 4);
+        var content = BinaryData.FromString("escaped");
+        await run.Blobs.WriteAsync(BlobLayout.Checkpoint(attempt.Path, 8) + part, content, Cancellation);
+        await attempt.PublishCheckpointAsync(
+            new CheckpointManifest
+            {
+                RunId = run.RunId,
+                Stage = attempt.Stage,
+                Fence = attempt.Fence,
+                Step = 8,
+                Parts = [new ContentFile(part, CasDocument.Sha256(content), 7)],
+                Parent = BlobLayout.CheckpointManifest(attempt.Path, 4),
+            },
+            Cancellation);
+
+        Assert.Equal(4, Number(await Checkpoints(run, attempt).ResumeAsync(Cancellation)));
+
+        Assert.DoesNotContain(Directory.GetFiles(_folder.Path, "*", SearchOption.AllDirectories), file => file.Contains("escaped", StringComparison.Ordinal));
+        Assert.False(File.Exists("/tmp/escaped.json"));
+    }
+
     [Fact]
     public async Task KeepsTheNewestThree()
     {

@@ -168,7 +168,7 @@ public sealed class Retrain(IBlobStore blobs, RunStart starts, RetrainSettings s
                 $"the setting Retrain__Spec names '{path}', but the container has no such blob. Upload the base spec there.");
         try
         {
-            RunSpec spec = SpecReader.Read(blob.Content.ToString());
+            RunSpec spec = SpecReader.ReadStored(blob.Content.ToString());
             return spec.Data.World is null
                 ? spec
                 : throw new UnusableInputException(

@@ -6,6 +6,13 @@ internal static class RewardRules
     private static readonly string[] ReservedHeaders =
         ["host", "connection", "content-length", "content-type", "transfer-encoding", "expect", "idempotency-key"];
 
+    /// <summary>Parameters of an address that hold a secret, of a shared access signature for one; a spec is stored, recorded and reported.</summary>
+    private static readonly HashSet<string> SecretParameters = new(StringComparer.OrdinalIgnoreCase)
+    {
+        "sig", "code", "key", "apikey", "api_key", "api-key", "subscription-key", "token", "access_token", "auth", "secret", "client_secret",
+        "password", "pwd",
+    };
+
     /// <summary>The faults of a spec's reward sources.</summary>
     public static IEnumerable<SpecError> Errors(RunSpec spec)
     {
@@ -67,6 +74,8 @@ internal static class RewardRules
             yield return new SpecError($"{field}.url", "must be an http or https address, such as https://rewards.example/score");
         else if (url.UserInfo.Length > 0)
             yield return new SpecError($"{field}.url", "must not hold a user name or password; name a header and headerVariable instead");
+        else if (SecretParameter(url) is { } parameter)
+            yield return new SpecError($"{field}.url", $"must not hold a secret ('{parameter}'), since the spec is stored and reported; name a header and headerVariable instead");
         else if (url.Fragment.Length > 0)
             yield return new SpecError($"{field}.url", "must not have a part after '#': it would not be sent");
         double longest = LongestCallSeconds(source);
@@ -82,6 +91,9 @@ internal static class RewardRules
         if (source.Header is { } header && ReservedHeaders.Contains(header.ToLowerInvariant()))
             yield return new SpecError($"{field}.header", $"must not be {header}: the call sets it");
     }
+
+    private static string? SecretParameter(Uri url) => url.Query.TrimStart('?').Split('&')
+        .Select(parameter => Uri.UnescapeDataString(parameter.Split('=')[0])).FirstOrDefault(SecretParameters.Contains);
 
     /// <summary>What a call takes when every try runs into its time limit, with the pauses between them.</summary>
     private static double LongestCallSeconds(RewardSourceSpec source)

@@ -26,6 +26,8 @@ public sealed class InvalidSpecException(IReadOnlyList<SpecError> errors)
 /// </summary>
 public static class SpecReader
 {
+    private const string RegisteredModel = "model:";
+
     /// <summary>Reads and checks a spec.</summary>
     /// <exception cref="InvalidSpecException">The text is no JSON, or some fields are bad.</exception>
     public static RunSpec Read(string json)
@@ -51,6 +53,21 @@ public static class SpecReader
 
         throw new InvalidSpecException(errors);
     }
+
+    /// <summary>Reads and checks a spec whose files and base model lie in the container, as they do for everyone but the local command.</summary>
+    /// <exception cref="InvalidSpecException">The text is no JSON, or some fields are bad.</exception>
+    public static RunSpec ReadStored(string json)
+    {
+        RunSpec spec = Read(json);
+        return spec.Model.Base is not { } model || IsStoredModel(model)
+            ? spec
+            : throw new InvalidSpecException([new SpecError(
+                "model.base", "must be a plain path in the container (no '..', no address, no leading '/', no '\\'), or 'model:NAME' with the name of a registered model")]);
+    }
+
+    private static bool IsStoredModel(string model) => model.StartsWith(RegisteredModel, StringComparison.Ordinal)
+        ? PlainNames.IsId(model[RegisteredModel.Length..])
+        : IsPlainRelativePath(model.TrimEnd('/'));
 
     private static void Check(JsonElement value, Type type, string path, IReadOnlyList<ValidationAttribute> rules, List<SpecError> errors)
     {

@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Http.Headers;
 using System.Text;
+using System.Text.Json.Nodes;
 using Microsoft.Extensions.DependencyInjection;
 using Rlhf.Local.Host;
 using Rlhf.Storage;
@@ -49,6 +50,7 @@ public sealed class SecurityTests(FunctionApp app)
     [InlineData("a:sft")]
     [InlineData("a%00b")]
     [InlineData("con.")]
+    [InlineData("a\n")]
     [InlineData("-a")]
     [InlineData("this-id-is-longer-than-the-forty-eight-characters-that-fit")]
     public async Task A_run_id_or_model_name_that_could_leave_its_place_is_refused(string name)
@@ -77,6 +79,57 @@ public sealed class SecurityTests(FunctionApp app)
         using HttpResponseMessage answer = await app.Http.PostAsync("api/runs", spec.Content());
         Assert.Equal(HttpStatusCode.BadRequest, answer.StatusCode);
         Assert.Contains("data.preferences[0].file", await answer.Content.ReadAsStringAsync(), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("../base")]
+    [InlineData("/base")]
+    [InlineData("a\\b")]
+    [InlineData("model:../../other")]
+    [InlineData("https://account.blob.core.windows.net/models?sv=2026&sig=c2VjcmV0LXNpZ25hdHVyZQ")]
+    public async Task A_base_model_outside_the_container_is_refused_and_its_secret_kept_nowhere(string model)
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("model.base", model);
+        using HttpResponseMessage answer = await app.Http.PostAsync("api/runs", spec.Content());
+        Assert.Equal(HttpStatusCode.BadRequest, answer.StatusCode);
+        string text = await answer.Content.ReadAsStringAsync();
+        Assert.Contains("model.base", text, StringComparison.Ordinal);
+        Assert.DoesNotContain("c2VjcmV0", text, StringComparison.Ordinal);
+        Assert.Null(await app.TextAsync(BlobLayout.RunDocument(spec.RunId)));
+    }
+
+    [Theory]
+    [InlineData("https://me:c2VjcmV0@rewards.example/score")]
+    [InlineData("https://rewards.example/score?sv=2026&sig=c2VjcmV0")]
+    [InlineData("https://rewards.example/api/score?code=c2VjcmV0")]
+    public async Task A_reward_endpoint_whose_address_holds_a_secret_is_refused_and_the_secret_kept_nowhere(string url)
+    {
+        TestSpec spec = await TestSpec.CreateAsync(app);
+        spec.Json["rewards"] = new JsonArray(new JsonObject { ["source"] = "http", ["url"] = url });
+        using HttpResponseMessage answer = await app.Http.PostAsync("api/runs", spec.Content());
+        Assert.Equal(HttpStatusCode.BadRequest, answer.StatusCode);
+        string text = await answer.Content.ReadAsStringAsync();
+        Assert.Contains("rewards[0].url", text, StringComparison.Ordinal);
+        Assert.DoesNotContain("c2VjcmV0", text, StringComparison.Ordinal);
+        Assert.Null(await app.TextAsync(BlobLayout.RunDocument(spec.RunId)));
+    }
+
+    [Theory]
+    [InlineData("api/runs", 200_000)]
+    [InlineData("api/runs/x/approval", 16_000)]
+    public async Task A_body_nested_without_end_is_refused(string path, int depth)
+    {
+        Assert.Equal(HttpStatusCode.BadRequest, await app.PostAsync(path, new string('[', depth)));
+    }
+
+    [Fact]
+    public async Task Feedback_nested_without_end_is_rejected_by_its_line()
+    {
+        using HttpResponseMessage answer = await app.Http.PostAsync("api/feedback?model=nested", new StringContent(new string('[', 500_000)));
+        Assert.Equal(HttpStatusCode.Accepted, answer.StatusCode);
+        string text = await answer.Content.ReadAsStringAsync();
+        Assert.Contains("\"accepted\":0", text, StringComparison.Ordinal);
+        Assert.Contains("is not valid JSON", text, StringComparison.Ordinal);
     }
 
     [Fact]

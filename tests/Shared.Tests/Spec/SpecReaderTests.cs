@@ -280,6 +280,43 @@ public sealed class SpecReaderTests
         static string ThisFile([CallerFilePath] string path = "") => path;
     }
 
+    [Theory]
+    [InlineData("models/base")]
+    [InlineData("models/base/")]
+    [InlineData("inputs/abc")]
+    [InlineData("model:my-model")]
+    public void A_base_model_in_the_container_is_a_plain_path_or_a_registered_name(string model) =>
+        Assert.Equal(model, SpecReader.ReadStored(Minimal.Replace("\"b\"", $"\"{model}\"", StringComparison.Ordinal)).Model.Base);
+
+    [Theory]
+    [InlineData("../other")]
+    [InlineData("/etc")]
+    [InlineData("a/../../b")]
+    [InlineData("a\\\\b")]
+    [InlineData("a//b")]
+    [InlineData("")]
+    [InlineData("a\\u0000b")]
+    [InlineData("model:")]
+    [InlineData("model:../../other/production")]
+    [InlineData("model:A")]
+    [InlineData("https://account.blob.core.windows.net/models/base?sv=2026&sig=c2VjcmV0")]
+    public void A_base_model_anywhere_else_is_refused_without_being_repeated(string model)
+    {
+        string json = Minimal.Replace("\"b\"", $"\"{model}\"", StringComparison.Ordinal);
+        SpecReader.Read(json); // the local command finds it on its own machine
+        SpecError error = Assert.Single(Assert.Throws<InvalidSpecException>(() => SpecReader.ReadStored(json)).Errors);
+        Assert.Equal("model.base", error.Field);
+        Assert.StartsWith("must be a plain path in the container", error.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain("c2VjcmV0", error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("[")]
+    [InlineData("{\"data\":")]
+    [InlineData("{\"name\":\"m\",\"data\":{\"world\":{}},\"model\":{\"base\":[")]
+    public void Nesting_without_end_is_refused(string opening) =>
+        Assert.NotEmpty(Assert.Throws<InvalidSpecException>(() => SpecReader.Read(string.Concat(Enumerable.Repeat(opening, 20_000)))).Errors);
+
     private static void Refused(string json, string field, string message)
     {
         var failure = Assert.Throws<InvalidSpecException>(() => SpecReader.Read(json));

@@ -10,6 +10,7 @@ using Microsoft.DurableTask.Converters;
 using Microsoft.Extensions.Configuration;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
 using Rlhf.Local.Engine;
 
 namespace Rlhf.Local.Host;
@@ -122,6 +123,8 @@ public sealed class EmbeddedHost : IAsyncDisposable
     {
         var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions { ContentRootPath = options.ContentRoot });
         builder.Configuration.AddConfiguration(configuration);
+        // Its lines on each request hold the query, which may hold the functions key (?code=).
+        builder.Logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
         options.ConfigureLogging?.Invoke(builder.Logging);
         builder.WebHost.UseKestrelCore().ConfigureKestrel(kestrel =>
         {

@@ -64,6 +64,17 @@ public sealed class HttpTests : IDisposable
     }
 
     [Fact]
+    public async Task The_functions_key_stands_in_no_log_line_however_it_is_sent()
+    {
+        const string key = "c2VjcmV0LWtleQ";
+        await using TestHost host = await TestHost.StartAsync(new() { ["FunctionsKey"] = key });
+        foreach (string path in new[] { $"api/chains/nobody?code={key}", $"api/breaks?code={key}", $"api/nothing?code={key}" })
+            (await _http.GetAsync(new Uri(host.Host.BaseUrl, path))).Dispose();
+        Assert.Contains(host.Log.Lines, line => line.Contains("Function Breaks failed", StringComparison.Ordinal));
+        Assert.DoesNotContain(host.Log.Lines, line => line.Contains(key, StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task A_port_in_use_is_one_clear_error_and_no_orchestration_is_touched()
     {
         using var taken = new TcpListener(IPAddress.Loopback, 0);

@@ -17,9 +17,6 @@ public sealed class ByteLevelBpe : ITokenizer
     /// <summary>From this many bytes on, finding the best pair by looking at all of them costs more than a queue.</summary>
     private const int LongPiece = 48;
 
-    /// <summary>Tables have a row for every id; no vocabulary comes near this one.</summary>
-    private const int LargestId = (1 << 22) - 1;
-
     private readonly BpeDefinition definition;
     private readonly PreTokenizer preTokenizer;
     private readonly string[] names; // by id
@@ -39,9 +36,9 @@ public sealed class ByteLevelBpe : ITokenizer
         ids = new Dictionary<string, int>(definition.Vocabulary);
         foreach (AddedToken token in definition.AddedTokens) ids[token.Content] = token.Id;
 
-        (string wrong, int wrongId) = ids.FirstOrDefault(token => token.Value is < 0 or > LargestId);
+        (string wrong, int wrongId) = ids.FirstOrDefault(token => token.Value is < 0 or > SpecialTokens.LargestId);
         if (wrong is not null)
-            throw new Models.ModelFormatException(definition.Source, $"token '{wrong}' has the id {wrongId}; ids go from 0 to {LargestId}.");
+            throw new Models.ModelFormatException(definition.Source, $"token '{wrong}' has the id {wrongId}; ids go from 0 to {SpecialTokens.LargestId}.");
 
         names = new string[ids.Values.Max() + 1];
         bytes = new byte[names.Length][];

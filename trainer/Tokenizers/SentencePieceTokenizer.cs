@@ -39,6 +39,8 @@ public sealed class SentencePieceTokenizer : ITokenizer
         this.content = content;
         this.special = special;
         mergeableLookup = mergeable.GetAlternateLookup<ReadOnlySpan<char>>();
+        if (special.Added.FirstOrDefault(token => token.Id is < 0 or > SpecialTokens.LargestId) is { } wrong)
+            throw new ModelFormatException(file, $"token '{wrong.Content}' has the id {wrong.Id}; ids go from 0 to {SpecialTokens.LargestId}.");
         names = new string[Math.Max(model.Pieces.Count, special.Added.Select(token => token.Id + 1).DefaultIfEmpty().Max())];
         Array.Fill(names, "");
         Array.Fill(byteIds, -1);

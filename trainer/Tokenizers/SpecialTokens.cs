@@ -66,6 +66,9 @@ internal sealed record AddedToken(int Id, string Content, bool Special)
 /// </summary>
 internal sealed record SpecialTokens
 {
+    /// <summary>Tables have a row for every id; no vocabulary comes near this one.</summary>
+    public const int LargestId = (1 << 22) - 1;
+
     private const string PadName = "<|pad|>";
     private static readonly string[] UsualPad = [PadName, "<pad>", "[PAD]", "<|finetune_right_pad_id|>"];
 

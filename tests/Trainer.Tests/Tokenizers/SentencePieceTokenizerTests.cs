@@ -190,6 +190,17 @@ public sealed class SentencePieceTokenizerTests
         }
     }
 
+    [Theory]
+    [InlineData("4194304")]
+    [InlineData("2147483646")]
+    [InlineData("2147483647")]
+    public void An_id_that_would_take_all_memory_is_refused(string id)
+    {
+        using TemporaryFolder folder = Folder(Llama, $$"""{"added_tokens_decoder": {"{{id}}": {"content": "<far>"} } }""");
+        var error = Assert.Throws<ModelFormatException>(() => TokenizerFolder.Load(folder.Path));
+        Assert.Contains("ids go from 0 to 4194303", error.Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void Models_of_other_kinds_say_so()
     {

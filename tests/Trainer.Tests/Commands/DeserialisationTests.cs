@@ -20,6 +20,16 @@ public sealed class DeserialisationTests
     private static readonly string[] ForbiddenTorchMembers = ["load", "load_py", "load_safetensors", "import_ir_module", "Load", "from_file", "LoadLibrary"];
 
     [Fact]
+    public void Nothing_but_JSON_and_text_is_deserialised_in_the_shared_room()
+    {
+        using var image = new PEReader(File.OpenRead(typeof(RlhfJson).Assembly.Location));
+        MetadataReader metadata = image.GetMetadataReader();
+        string[] types = [.. metadata.TypeReferences.Select(metadata.GetTypeReference).Select(type => metadata.GetString(type.Name))];
+        Assert.Contains("JsonDocument", types);
+        Assert.Empty(types.Intersect(ForbiddenTypes));
+    }
+
+    [Fact]
     public void Nothing_but_JSON_and_safetensors_is_deserialised()
     {
         using var image = new PEReader(File.OpenRead(typeof(Safetensors).Assembly.Location));

@@ -1,5 +1,7 @@
+using System.Text;
 using Rlhf.Jobs;
 using Rlhf.Spec;
+using Rlhf.Storage;
 using Rlhf.Tests;
 using Rlhf.Trainer.Tests.Methods;
 using Xunit;
@@ -53,8 +55,16 @@ public sealed class RewardEndpointJobTests(AzuriteFixture azurite)
     public async Task AnEndpointThatGivesNothingIsTheAttemptsErrorAndTheEvaluationAsksItToo()
     {
         int status = 200;
-        await using RewardEndpoint endpoint = RewardEndpoint.Start(request => (status, RewardEndpoint.Rewards(request, _ => 0.5)));
-        JobTestRun run = await TrainedAsync(endpoint);
+        string? sent = null;
+        await using RewardEndpoint endpoint = RewardEndpoint.Start(request =>
+        {
+            sent = request.Headers["Authorization"];
+            return (status, status == 200 ? RewardEndpoint.Rewards(request, _ => 0.5) : $"you sent {sent}");
+        });
+        const string secret = "4f1d-very-secret";
+        Environment.SetEnvironmentVariable("RLHF_REWARD_TEST", $"Bearer {secret}");
+        JobTestRun run = await TrainedAsync(
+            endpoint, source => source with { Header = "Authorization", HeaderVariable = "RLHF_REWARD_TEST" });
         run.Use(await run.RunAsync(Stages.Ppo, run.Job(JobKind.Ppo)));
         JobResult evaluated = await run.RunAsync(Stages.Evaluate, run.Job(JobKind.Evaluate));
         Assert.Equal(0.5, evaluated.Metrics["ppo/proxy_reward"], 1e-9);
@@ -65,15 +75,33 @@ public sealed class RewardEndpointJobTests(AzuriteFixture azurite)
         JobError error = (await run.JobAsync("ppo-again")).Result!.Error!;
         Assert.Equal(JobErrorKind.Endpoint, error.Kind);
         Assert.Contains("The reward endpoint 'judge'", error.Message, StringComparison.Ordinal);
+        status = 403; // and one that says what it was sent
+        await run.EnqueueAsync("ppo-refused", 1, run.Job(JobKind.Ppo));
+        Assert.Equal(JobState.Failed, await run.RunAsync(await run.ClaimAsync(), CancellationToken.None));
+
+        Assert.Equal($"Bearer {secret}", sent);
+        Assert.Contains("answered 403", (await run.JobAsync("ppo-refused")).Result!.Error!.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain(secret, run.Output.ToString(), StringComparison.Ordinal);
+        var paths = new List<string>();
+        await foreach (BlobEntry blob in run.Blobs.ListAsync(BlobLayout.Run(run.RunId), Cancellation))
+        {
+            paths.Add(blob.Path);
+            string text = Encoding.Latin1.GetString((await run.Blobs.ReadAsync(blob.Path, Cancellation))!.Content.ToArray());
+            Assert.False(text.Contains(secret, StringComparison.Ordinal), blob.Path);
+        }
+
+        foreach (string file in new[] { "run.json", "job.json", "hb.json", "metrics.jsonl", "result.json" })
+            Assert.Contains(paths, path => path.EndsWith(file, StringComparison.Ordinal));
     }
 
     /// <summary>A run with SFT and reward model, whose answers an endpoint scores.</summary>
-    private async Task<JobTestRun> TrainedAsync(RewardEndpoint endpoint)
+    private async Task<JobTestRun> TrainedAsync(RewardEndpoint endpoint, Func<RewardSourceSpec, RewardSourceSpec>? change = null)
     {
+        var source = new RewardSourceSpec { Source = RewardSourceKind.Http, Name = "judge", Url = endpoint.Url, Retries = 1 };
         JobTestRun run = await JobTestRun.CreateAsync(azurite, spec => spec with
         {
             Trainer = spec.Trainer with { CheckpointEverySteps = 1 },
-            Rewards = [new RewardSourceSpec { Source = RewardSourceKind.Http, Name = "judge", Url = endpoint.Url, Retries = 1 }],
+            Rewards = [change?.Invoke(source) ?? source],
         });
         run.Use(await run.RunAsync(Stages.Sft, run.Job(JobKind.Sft)));
         run.Use(await run.RunAsync(Stages.Reward, run.Job(JobKind.Reward)));

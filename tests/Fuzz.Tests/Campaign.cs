@@ -3,6 +3,9 @@ using System.Globalization;
 using Rlhf.Tests;
 using Xunit;
 
+// A minute a parser, several at a time: they cost no more of a build's time than they do one after the other on two cores.
+[assembly: Xunit.v3.Parallelization(MaxThreads = 4)]
+
 namespace Rlhf.Fuzz.Tests;
 
 /// <summary>

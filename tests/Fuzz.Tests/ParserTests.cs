@@ -5,6 +5,7 @@ using Rlhf.Jobs;
 using Rlhf.Rows;
 using Rlhf.Spec;
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Tests.Tokenizers;
 using Rlhf.Trainer.Tokenizers;
 using Xunit;
 
@@ -18,7 +19,7 @@ public sealed class RunSpecFuzz
     {
         try
         {
-            SpecReader.Read(Encoding.UTF8.GetString(input));
+            SpecReader.ReadStored(Encoding.UTF8.GetString(input));
             return true;
         }
         catch (InvalidSpecException e)
@@ -142,6 +143,56 @@ public sealed class TokenizerFuzz : IDisposable
             return false;
         }
     });
+}
+
+/// <summary>The protocol buffers of SentencePiece come from model folders of others.</summary>
+public sealed class SentencePieceFuzz : IDisposable
+{
+    private readonly DirectoryInfo folder = Directory.CreateTempSubdirectory("rlhf-fuzz-");
+
+    public void Dispose() => folder.Delete(recursive: true);
+
+    [Fact]
+    public void Every_tokenizer_model_works_or_is_refused_by_name()
+    {
+        string file = Path.Combine(folder.FullName, "tokenizer.model");
+        IReadOnlyList<byte[]> corpus = [.. Models().Select(model =>
+        {
+            model.Write(file);
+            return File.ReadAllBytes(file);
+        })];
+        Campaign.Run("tokenizer-model", corpus, input =>
+        {
+            File.WriteAllBytes(file, input);
+            try
+            {
+                SentencePieceTokenizer tokenizer = SentencePieceTokenizer.Load(folder.FullName);
+                int[] ids = tokenizer.Encode("ab abc  ccc <x> é😀日 \ud800 <s>z\n" + new string('c', 500));
+                Assert.All(ids, id => Assert.InRange(id, 0, tokenizer.VocabularySize - 1));
+                _ = tokenizer.Decode(ids);
+                return true;
+            }
+            catch (ModelFormatException e)
+            {
+                Assert.Contains(folder.FullName, e.Message, StringComparison.Ordinal);
+                return false;
+            }
+        });
+    }
+
+    private static IEnumerable<PlainSentencePiece> Models()
+    {
+        (string, float, PieceType)[] control = [("<unk>", 0, PieceType.Unknown), ("<s>", 0, PieceType.Control), ("</s>", 0, PieceType.Control)];
+        (string, float, PieceType)[] bytes = [.. Enumerable.Range(0, 256).Select(value => ($"<0x{value:X2}>", 0f, PieceType.Byte))];
+        (string, float, PieceType)[] words =
+        [
+            ("▁a", -1, PieceType.Normal), ("ab", -2, PieceType.Unused), ("abc", -3, PieceType.Normal), ("cc", -4, PieceType.Unused),
+            ("ccc", -5, PieceType.Normal), ("<x>", 0, PieceType.UserDefined), ("▁", -6, PieceType.Normal), ("a", -7, PieceType.Normal),
+            ("b", -8, PieceType.Normal), ("c", -9, PieceType.Normal), ("é", -10, PieceType.Normal), ("😀", -11, PieceType.Normal),
+        ];
+        yield return new PlainSentencePiece([.. control, .. bytes, .. words]);
+        yield return new PlainSentencePiece([.. control, .. words], ByteFallback: false, DummyPrefix: false, RemoveExtra: true);
+    }
 }
 
 /// <summary>A model's configuration together with weights that may not fit it.</summary>

@@ -214,16 +214,26 @@ public static class Findings
         return $"The reward model agrees with {Percent(accuracy.Value)} of held-out preferences (± {interval}){ceiling}{longer}.";
     }
 
-    /// <summary>Of each subset, whether the reward model is above the bag of words that learnt from the same rows.</summary>
+    /// <summary>
+    /// Whether the reward model is above the bag of words that learnt from the same rows: of each subset, or where there are many overall,
+    /// with those that differ beyond their interval.
+    /// </summary>
     private static IEnumerable<string> AboveBagOfWords(EvaluationReport? evaluation)
     {
+        const int few = 4;
         RewardModelRow[] rows = [.. (evaluation?.RewardModel ?? []).Where(row => row.Metric == "above_bag_of_words")];
         RewardModelRow[] subsets = rows.Length > 1 ? [.. rows.Where(row => row.Subset != "all")] : rows;
         if (subsets.Length == 0)
             yield break;
-        string figures = string.Join("; ", subsets.Select(row => (row.Subset == "all" ? "" : $"{row.Subset} ")
+        RewardModelRow? overall = rows.FirstOrDefault(row => row.Subset == "all");
+        bool many = subsets.Length > few && overall is not null;
+        RewardModelRow[] told = many ? [overall!, .. subsets.Where(row => Math.Abs(row.Value) > row.Ci95)] : subsets;
+        string figures = string.Join("; ", told.Select(row => (row.Subset != "all" ? $"{row.Subset} " : many ? "overall " : "")
             + $"{(row.Value >= 0 ? "+" : "")}{Charts.Number(100 * row.Value, "0.0")} ± {Charts.Number(100 * row.Ci95, "0.0")} points"));
-        yield return $"Against a bag of words that learnt from the same rows, the reward model’s accuracy is: {figures}.";
+        string others = many && told.Length <= subsets.Length
+            ? $"; {(told.Length == 1 ? "no subset differs" : "the other subsets do not differ")} beyond the interval"
+            : "";
+        yield return $"Against a bag of words that learnt from the same rows, the reward model’s accuracy is: {figures}{others}.";
     }
 
     private static string Decision(PromotionReport promotion) => $"the model was {(promotion.Promoted ? "" : "not ")}promoted";

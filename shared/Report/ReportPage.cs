@@ -28,7 +28,7 @@ public static class ReportPage
                 ("evaluation", "Before and after", Evaluation(report.Evaluation)),
                 ("curve", "Reward against distance", Curve(report)),
                 ("reward-model", "The reward model", RewardModel(report.Evaluation)),
-                ("wins", "Win rates", Wins(report.Evaluation)),
+                ("wins", "Win rates", Wins(report)),
                 ("language", "Held-out text", HeldOutText(report.Evaluation)),
                 ("comparisons", "Comparisons", Comparisons(report.Evaluation)),
                 ("refusals", "Refusals", Refusals(report.Evaluation)),
@@ -241,9 +241,13 @@ public static class ReportPage
     {
         (Pressure Pressure, string Name, string Form, CurvePoint[] Points)[] series =
             [(Pressure.Rl, method, "d (α − β log d)", slices), (Pressure.BestOfN, "best of n", "d (α − β d)", bestOfN)];
-        string few = string.Join(" ", series.Where(entry => entry.Points.Length is > 0 and < GaoFit.LeastPoints).Select(entry =>
-            $"{entry.Name} has {entry.Points.Length} points; fewer than {GaoFit.LeastPoints} are not fitted."));
-        Html table = fits.Count == 0 ? Html.Empty : Table(
+        // An offline method has one point, at its end: nothing that could be fitted.
+        string few = string.Join("; ", series.Where(entry => entry.Points.Length is > 1 and < GaoFit.LeastPoints).Select(entry =>
+            $"{entry.Name} has {entry.Points.Length} points"));
+        if (fits.Count == 0)
+            return few.Length == 0 ? Html.Empty : Html.Of($"<p>Too few to fit Gao’s forms, which takes {GaoFit.LeastPoints}: {few}.</p>");
+        string notFitted = few.Length == 0 ? "" : $" Too few to fit: {few}.";
+        Html table = Table(
             ["fit", "form", "points", "r₀", "α", "β", "peak at √KL", "residual", "R²"],
             fits.Select(fit =>
             {
@@ -254,10 +258,10 @@ public static class ReportPage
                     {Cell(fit.Residual, null)}{Cell(fit.R2, null)}</tr>
                     """);
             }));
-        return fits.Count == 0 && few.Length == 0 ? Html.Empty : Html.Of($"""
+        return Html.Of($"""
             <h3>Gao’s forms, fitted</h3>
             <p>d is √KL. α is what the first steps gain, β how fast the gain fades; past the peak, more optimisation costs reward. A peak
-            beyond the points is extrapolated, and a fit with R² below {Charts.Number(GaoFit.DrawnFrom)} is not drawn: it explains too little. {few}</p>
+            beyond the points is extrapolated, and a fit with R² below {Charts.Number(GaoFit.DrawnFrom)} is not drawn: it explains too little.{notFitted}</p>
             {table}
             """);
 
@@ -309,11 +313,14 @@ public static class ReportPage
         RewardModelRow? Row(string subset, string metric) => rows.FirstOrDefault(row => row.Subset == subset && row.Metric == metric);
     }
 
-    private static Html Wins(EvaluationReport? evaluation)
+    private static Html Wins(RunReport report)
     {
+        EvaluationReport? evaluation = report.Evaluation;
+        bool trainedOn = report.Spec.Online() is not null;
         (string Metric, string By)[] judges =
         [
-            ("win_rate", "held-out reward model"), ("win_rate_gold", "gold judge"), ("win_rate_proxy", "reward model it was trained on"),
+            ("win_rate", "held-out reward model"), ("win_rate_gold", "gold judge"),
+            ("win_rate_proxy", trainedOn ? "what it was trained on" : "reward model"),
         ];
         EvaluationRow[] rows = [.. Rows(evaluation, [.. judges.Select(judge => judge.Metric)])];
         Html[] lines =
@@ -327,9 +334,10 @@ public static class ReportPage
                 """),
         ];
         return rows.Length == 0 ? Html.Empty : Html.Of($"""
-            <p>How often the policy’s sampled answer beats SFT’s to the same prompt; a tie is half a win, and one half is no difference. Where
-            the reward model it was trained on sees more wins than a judge that it was not trained on, the policy has learnt that model’s
-            errors too. The held-out reward model learnt from other preferences than the first.</p>
+            <p>How often the policy’s sampled answer beats SFT’s to the same prompt; a tie is half a win, and one half is no difference.{(trainedOn
+                ? " Where what it was trained on sees more wins than a judge that it was not trained on, the policy has learnt the errors of its reward too."
+                : "")}{(rows.Any(row => row.Metric == "win_rate")
+                ? " The held-out reward model learnt from other preferences than the first." : "")}</p>
             {Table(["policy", "judged by", "wins against SFT", "prompts"], lines)}
             """);
     }
@@ -454,8 +462,9 @@ public static class ReportPage
             {Shares(report.Time)}
             {Table(["stage", "state", "time", "trainer", "memory", "attempts"], report.Stages.Select(stage => Html.Of($"""
                 <tr><th scope="row">{stage.Name}</th><td class="{StateStyle(stage.State)}">{Words(stage.State)}</td>
-                <td>{Duration(stage.Seconds)}</td><td>{(stage.GpuSeconds > 0 ? Duration(stage.GpuSeconds) : "–")}</td>
-                <td>{(stage.PeakMemoryBytes > 0 ? Charts.Number(stage.PeakMemoryBytes / 1e9, "0.0") + " GB" : "–")}</td><td>{stage.Attempts}</td></tr>
+                <td>{(stage.State == StageStates.Skipped ? "–" : Duration(stage.Seconds))}</td><td>{(stage.GpuSeconds > 0 ? Duration(stage.GpuSeconds) : "–")}</td>
+                <td>{(stage.PeakMemoryBytes > 0 ? Charts.Number(stage.PeakMemoryBytes / 1e9, "0.0") + " GB" : "–")}</td>
+                <td>{(stage.Attempts > 0 ? $"{stage.Attempts}" : "–")}</td></tr>
                 """)))}
             {(failures.Length == 0 ? Html.Empty : Html.Of($"""<h3>Attempts that did not end well</h3><ul class="failures">{failures}</ul>"""))}
             {(metrics.Length == 0 ? Html.Empty : Fold("Metrics of each stage", Html.Of($"""<div class="columns">{metrics}</div>""")))}
@@ -507,15 +516,15 @@ public static class ReportPage
         Html why = dropped == 0
             ? Html.Empty
             : Fold($"Dropped rows and why ({dropped})", Html.Of($"{data.Files.Where(file => file.DroppedCount > 0).Select(Dropped)}"));
-        Html rows = Table(["rows of", .. splits], sets.GroupBy(set => set.Name).Select(set => Html.Of($"""
-            <tr><th scope="row">{set.Key}</th>
+        Html rows = Table(["rows of", .. splits.Select(Spaced)], sets.GroupBy(set => set.Name).Select(set => Html.Of($"""
+            <tr><th scope="row">{Spaced(set.Key)}</th>
             {splits.Select(split => Html.Of($"""
                 <td>{set.Where(part => part.Split == split).Select(part => Html.Of($"{part.Rows}"))}</td>
                 """))}</tr>
             """)));
         Html[] lengths = [.. data.Lengths.Where(set => set.Value.Count > 0).Select((set, index) => Html.Of($"""
-            <figure><figcaption>{Capital(set.Key)}</figcaption>
-            {Charts.Histogram($"lengths-{index}", $"Lengths of {set.Key} in words", [.. Bins(set.Value)])}</figure>
+            <figure><figcaption>{Capital(Spaced(set.Key))}</figcaption>
+            {Charts.Histogram($"lengths-{index}", $"Lengths of {Spaced(set.Key)} in words", [.. Bins(set.Value)])}</figure>
             """))];
         return Html.Of($"""
             {files}{why}{rows}
@@ -525,7 +534,7 @@ public static class ReportPage
             """);
 
         static Html Counted(string what, IReadOnlyDictionary<string, int> counts) => counts.Values.Sum() == 0 ? Html.Empty : Html.Of($"""
-            <p>{what}: {string.Join(", ", counts.Where(set => set.Value > 0).Select(set => $"{set.Key} {set.Value}"))}.</p>
+            <p>{what}: {string.Join(", ", counts.Where(set => set.Value > 0).Select(set => $"{Spaced(set.Key)} {set.Value}"))}.</p>
             """);
 
         static Html Dropped(DataFileReport file)
@@ -638,6 +647,10 @@ public static class ReportPage
     private static string ShortName(string path) => path[(path.LastIndexOf('/') + 1)..];
 
     private static string Capital(string text) => text.Length == 0 ? text : char.ToUpperInvariant(text[0]) + text[1..];
+
+    /// <summary>A data set's name as words: <c>unseenLabellers</c> is "unseen labellers".</summary>
+    private static string Spaced(string name) =>
+        string.Concat(name.Select(letter => char.IsAsciiLetterUpper(letter) ? $" {char.ToLowerInvariant(letter)}" : $"{letter}"));
 
     private static string StateStyle(string state) => state switch
     {

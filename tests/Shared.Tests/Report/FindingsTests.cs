@@ -94,6 +94,32 @@ public sealed class FindingsTests
         Assert.Empty(Findings.Sentences(SampleReport.Failed()));
     }
 
+    [Fact]
+    public void Of_many_subsets_only_those_that_differ_from_the_bag_of_words_are_told()
+    {
+        Assert.Contains(
+            "the reward model’s accuracy is: overall +6.0 ± 3.0 points; a +13.0 ± 10.0 points; the other subsets do not differ beyond the interval.",
+            Told(0.13), StringComparison.Ordinal);
+        Assert.Contains("is: overall +6.0 ± 3.0 points; no subset differs beyond the interval.", Told(0.09), StringComparison.Ordinal);
+
+        static string Told(double first)
+        {
+            RunReport report = SampleReport.Succeeded();
+            string[] subsets = ["all", "a", "b", "c", "d", "e"];
+            return Findings.Sentences(report with
+            {
+                Evaluation = report.Evaluation! with
+                {
+                    RewardModel =
+                    [
+                        .. subsets.Select(subset => new RewardModelRow(
+                            subset, "above_bag_of_words", subset == "all" ? 0.06 : subset == "a" ? first : 0.02, 100, subset == "all" ? 0.03 : 0.1)),
+                    ],
+                },
+            }).Single(sentence => sentence.StartsWith("Against a bag of words", StringComparison.Ordinal));
+        }
+    }
+
     private static EvaluationRow Row(string model, double value) => new(model, "gold_reward", value, 100, 0.1);
 
     private static CurvePoint[] Curve(params (int Step, double Proxy, double Gold)[] points) =>

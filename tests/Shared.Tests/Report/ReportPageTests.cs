@@ -5,6 +5,7 @@ using System.Xml.Linq;
 using FsCheck;
 using FsCheck.Fluent;
 using Rlhf.Report;
+using Rlhf.Spec;
 using Xunit;
 
 namespace Rlhf.Shared.Tests.Report;
@@ -93,8 +94,45 @@ public sealed partial class ReportPageTests
 
         string page = ReportPage.Render(full with { Curve = three, Fits = GaoFit.All(three, []) });
 
-        Assert.Contains("PPO has 3 points; fewer than 4 are not fitted.", page, StringComparison.Ordinal);
-        Assert.Contains("best of n has 3 points", page, StringComparison.Ordinal);
+        Assert.Contains("Too few to fit Gao’s forms, which takes 4: PPO has 3 points; best of n has 3 points.", page, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_method_that_scores_nothing_is_not_said_to_be_trained_on_the_reward_model()
+    {
+        RunReport full = SampleReport.Succeeded();
+        EvaluationReport evaluation = full.Evaluation!;
+        XElement page = Parse(ReportPage.Render(full with
+        {
+            Spec = full.Spec with { Method = PreferenceMethod.Dpo },
+            Curve = [new CurvePoint("dpo 100", 100, 2.1, 0.9, 0.5)],
+            Fits = [],
+            Evaluation = evaluation with
+            {
+                Table = [.. evaluation.Table.Where(row => row.Metric != "win_rate").Select(row => row.Model == "ppo" ? row with { Model = "dpo" } : row)],
+            },
+        }));
+
+        Assert.DoesNotContain("trained on sees", page.Value, StringComparison.Ordinal);
+        Assert.DoesNotContain("other preferences", page.Value, StringComparison.Ordinal);
+        Assert.DoesNotContain("1 points", page.Value, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Data_sets_are_named_in_words_and_stages_without_a_trainer_have_no_attempts()
+    {
+        RunReport full = SampleReport.Succeeded();
+        XElement page = Parse(ReportPage.Render(full with
+        {
+            Data = full.Data! with { Rows = new Dictionary<string, int> { ["preferences.unseenLabellers"] = 651, ["fewShot.train"] = 6 } },
+            Stages = [new StageReport("pretrain", StageStates.Skipped, 0, 0, 0, new Dictionary<string, double>(), [])],
+        }));
+
+        Assert.Contains("unseen labellers", page.Value, StringComparison.Ordinal);
+        Assert.Contains("few shot", page.Value, StringComparison.Ordinal);
+        XElement stage = page.Descendants("section").Single(section => section.Attribute("id")?.Value == "run").Descendants("tr")
+            .Single(row => row.Value.Contains("pretrain", StringComparison.Ordinal));
+        Assert.Equal(["skipped", "–", "–", "–", "–"], stage.Elements("td").Select(cell => cell.Value.Trim()));
     }
 
     [Fact]

@@ -29,6 +29,12 @@ public sealed record GaoFit(
     /// <summary>The share of the variance below which a fit is reported but not drawn.</summary>
     public const double DrawnFrom = 0.7;
 
+    /// <summary>
+    /// The farthest point must be so many times as far from the start as the nearest: points side by side tell nothing of the start or the
+    /// bend, and the coefficients that go through them are absurd.
+    /// </summary>
+    public const double LeastReach = 2;
+
     /// <summary>The fitted reward at d = √KL.</summary>
     public double At(double distance) => Start + (Alpha * distance) - (Beta * Bend(Pressure, distance));
 
@@ -46,7 +52,10 @@ public sealed record GaoFit(
         }.OfType<GaoFit>(),
     ];
 
-    /// <summary>Least squares; null below <see cref="LeastPoints"/> points, or where they do not determine the coefficients.</summary>
+    /// <summary>
+    /// Least squares; null below <see cref="LeastPoints"/> points, within <see cref="LeastReach"/>, or where they do not determine the
+    /// coefficients.
+    /// </summary>
     public static GaoFit? Fit(Pressure pressure, string reward, IReadOnlyList<CurvePoint> curve, Func<CurvePoint, double?> value)
     {
         (double D, double Reward)[] points =
@@ -55,7 +64,7 @@ public sealed record GaoFit(
                where point.Kl >= 0 && double.IsFinite(point.Kl) && double.IsFinite(value(point) ?? double.NaN)
                select (Math.Sqrt(point.Kl), value(point)!.Value),
         ];
-        if (points.Length < LeastPoints)
+        if (points.Length < LeastPoints || points.Max(point => point.D) < LeastReach * points.Min(point => point.D))
             return null;
 
         // Normal equations of [1, d, -bend(d)] . [r0, alpha, beta] = reward.

@@ -242,11 +242,13 @@ public static class ReportPage
         (Pressure Pressure, string Name, string Form, CurvePoint[] Points)[] series =
             [(Pressure.Rl, method, "d (α − β log d)", slices), (Pressure.BestOfN, "best of n", "d (α − β d)", bestOfN)];
         // An offline method has one point, at its end: nothing that could be fitted.
-        string few = string.Join("; ", series.Where(entry => entry.Points.Length is > 1 and < GaoFit.LeastPoints).Select(entry =>
-            $"{entry.Name} has {entry.Points.Length} points"));
+        string not = string.Join("; ", series.Where(entry => entry.Points.Length > 1 && fits.All(fit => fit.Pressure != entry.Pressure)).Select(entry =>
+            entry.Points.Length < GaoFit.LeastPoints
+                ? $"{entry.Name} has {entry.Points.Length} points, and a fit takes {GaoFit.LeastPoints}"
+                : $"the points of {entry.Name} are too near to each other"));
+        string notFitted = not.Length == 0 ? "" : $" Not fitted: {not}.";
         if (fits.Count == 0)
-            return few.Length == 0 ? Html.Empty : Html.Of($"<p>Too few to fit Gao’s forms, which takes {GaoFit.LeastPoints}: {few}.</p>");
-        string notFitted = few.Length == 0 ? "" : $" Too few to fit: {few}.";
+            return not.Length == 0 ? Html.Empty : Html.Of($"<p>Gao’s forms are not fitted: {not}.</p>");
         Html table = Table(
             ["fit", "form", "points", "r₀", "α", "β", "peak at √KL", "residual", "R²"],
             fits.Select(fit =>
@@ -464,15 +466,24 @@ public static class ReportPage
                 <tr><th scope="row">{stage.Name}</th><td class="{StateStyle(stage.State)}">{Words(stage.State)}</td>
                 <td>{(stage.State == StageStates.Skipped ? "–" : Duration(stage.Seconds))}</td><td>{(stage.GpuSeconds > 0 ? Duration(stage.GpuSeconds) : "–")}</td>
                 <td>{(stage.PeakMemoryBytes > 0 ? Charts.Number(stage.PeakMemoryBytes / 1e9, "0.0") + " GB" : "–")}</td>
-                <td>{(stage.Attempts > 0 ? $"{stage.Attempts}" : "–")}</td></tr>
+                <td>{Attempts(stage)}</td></tr>
                 """)))}
             {(failures.Length == 0 ? Html.Empty : Html.Of($"""<h3>Attempts that did not end well</h3><ul class="failures">{failures}</ul>"""))}
             {(metrics.Length == 0 ? Html.Empty : Fold("Metrics of each stage", Html.Of($"""<div class="columns">{metrics}</div>""")))}
             """);
 
+        // A stage in slices has an attempt for each, if nothing goes wrong.
+        static string Attempts(StageReport stage) => (stage.Attempts, stage.Attempts - stage.Failures.Count) switch
+        {
+            (0, _) => "–",
+            ( > 1, > 1 and var slices) when stage.Failures.Count == 0 => $"{slices}, one a slice",
+            ( > 1, > 1 and var slices) => $"{stage.Attempts} for {slices} slices",
+            (var attempts, _) => $"{attempts}",
+        };
+
         static Span ToSpan(StageReport stage)
         {
-            string attempts = stage.Attempts > 1 ? $", {stage.Attempts} attempts" : "";
+            string attempts = stage.Failures.Count == 0 ? "" : $", {stage.Failures.Count} of {stage.Attempts} attempts failed or were lost";
             string end = stage.State == StageStates.Succeeded ? "" : $", {Words(stage.State)}";
             string style = stage.State is StageStates.Failed or StageStates.Cancelled ? "stage failed" : "stage";
             return new Span(stage.Name, stage.Seconds, stage.GpuSeconds, Duration(stage.Seconds) + attempts + end, style);

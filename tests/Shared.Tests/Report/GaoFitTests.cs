@@ -54,6 +54,17 @@ public sealed class GaoFitTests
     }
 
     [Fact]
+    public void Points_side_by_side_are_not_fitted()
+    {
+        // What a short run measured: exact coefficients of points like these are in the hundreds.
+        CurvePoint[] curve =
+            [new("rloo 10", 10, 0.87, 0.44, 0.39), new("rloo 20", 20, 1.01, 0.48, 0.6), new("rloo 30", 30, 0.82, 0.51, 0.61), new("rloo 40", 40, 0.82, 0.52, 0.61)];
+
+        Assert.Empty(GaoFit.All(curve, []));
+        Assert.NotEmpty(GaoFit.All([new("rloo 2", 2, 0.2, 0.3, 0.3), .. curve], []));
+    }
+
+    [Fact]
     public void Rewards_that_only_rise_have_no_peak()
     {
         CurvePoint[] curve = [.. Curve(d => d * d).Select(point => point with { GoldReward = null, ProxyReward = point.GoldReward!.Value })];

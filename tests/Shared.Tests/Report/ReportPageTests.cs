@@ -94,7 +94,7 @@ public sealed partial class ReportPageTests
 
         string page = ReportPage.Render(full with { Curve = three, Fits = GaoFit.All(three, []) });
 
-        Assert.Contains("Too few to fit Gao’s forms, which takes 4: PPO has 3 points; best of n has 3 points.", page, StringComparison.Ordinal);
+        Assert.Contains("Gao’s forms are not fitted: PPO has 3 points, and a fit takes 4; best of n has 3 points, and a fit takes 4.", page, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -119,20 +119,24 @@ public sealed partial class ReportPageTests
     }
 
     [Fact]
-    public void Data_sets_are_named_in_words_and_stages_without_a_trainer_have_no_attempts()
+    public void Data_sets_are_named_in_words_and_attempts_are_told_from_slices()
     {
         RunReport full = SampleReport.Succeeded();
         XElement page = Parse(ReportPage.Render(full with
         {
             Data = full.Data! with { Rows = new Dictionary<string, int> { ["preferences.unseenLabellers"] = 651, ["fewShot.train"] = 6 } },
-            Stages = [new StageReport("pretrain", StageStates.Skipped, 0, 0, 0, new Dictionary<string, double>(), [])],
+            Stages =
+            [
+                new StageReport("pretrain", StageStates.Skipped, 0, 0, 0, new Dictionary<string, double>(), []),
+                new StageReport("rloo", StageStates.Succeeded, 58, 55, 4, new Dictionary<string, double>(), []),
+            ],
         }));
 
         Assert.Contains("unseen labellers", page.Value, StringComparison.Ordinal);
         Assert.Contains("few shot", page.Value, StringComparison.Ordinal);
-        XElement stage = page.Descendants("section").Single(section => section.Attribute("id")?.Value == "run").Descendants("tr")
-            .Single(row => row.Value.Contains("pretrain", StringComparison.Ordinal));
-        Assert.Equal(["skipped", "–", "–", "–", "–"], stage.Elements("td").Select(cell => cell.Value.Trim()));
+        XElement[] stages = [.. page.Descendants("section").Single(section => section.Attribute("id")?.Value == "run").Descendants("tr").Skip(1).Take(2)];
+        Assert.Equal(["skipped", "–", "–", "–", "–"], stages[0].Elements("td").Select(cell => cell.Value.Trim()));
+        Assert.Equal("4, one a slice", stages[1].Elements("td").Last().Value.Trim());
     }
 
     [Fact]

@@ -80,8 +80,15 @@ internal static class Charts
     /// Gold reward above, proxy reward below, over the square root of KL: the slices in their order, best-of-n, the aligned model in the
     /// final evaluation, the fitted form, the peak of gold, and the region past it where it is over-optimisation.
     /// </summary>
+    /// <param name="id">The chart's id on the page.</param>
+    /// <param name="proxy">What the proxy reward is, in a few words.</param>
+    /// <param name="slices">The method after each slice.</param>
+    /// <param name="bestOfN">Best of n samples from SFT, beginning with one.</param>
+    /// <param name="final">The aligned model in the final evaluation.</param>
+    /// <param name="fits">Fits of the two.</param>
+    /// <param name="over">Over-optimisation, where there is any.</param>
     public static Html RewardOverKl(
-        string id, IReadOnlyList<CurvePoint> slices, IReadOnlyList<CurvePoint> bestOfN, IReadOnlyList<CurvePoint> final,
+        string id, string proxy, IReadOnlyList<CurvePoint> slices, IReadOnlyList<CurvePoint> bestOfN, IReadOnlyList<CurvePoint> final,
         IReadOnlyList<GaoFit> fits, OverOptimisation? over)
     {
         const int left = 56, right = 940, panel = 220, gap = 48, top = 24;
@@ -96,7 +103,7 @@ internal static class Charts
         return Svg(id, "Rewards over the square root of KL", string.Join("; ", slices.Select(InWords)), WideWidth, bottom + 44, Html.Of($"""
             {(over is null ? Html.Empty : Past(over))}
             {(hasGold ? Panel("gold reward", "gold", top, point => point.GoldReward, point => point.GoldCi95) : Html.Empty)}
-            {Panel("proxy reward (the reward model)", "proxy", proxyTop, point => point.ProxyReward, point => point.ProxyCi95)}
+            {Panel($"proxy reward ({proxy})", "proxy", proxyTop, point => point.ProxyReward, point => point.ProxyCi95)}
             {(peak is null ? Html.Empty : Peak(peak))}
             {x.Ticks(7).Select(tick => Text("tick", x.At(tick), bottom + 16, Number(tick, "0.##"), "middle"))}
             {Text("axis", (left + right) / 2.0, bottom + 36, "√KL from SFT (nats per answer, square root)", "middle")}
@@ -159,7 +166,10 @@ internal static class Charts
                 string label = Findings.Name(point);
                 (Html mark, Html caption) = kind switch
                 {
-                    "bestofn" => (Diamond("hollow", at, y.At(mean), 5), Text("pointlabel", at + 2, y.At(mean + half) - 7, label, "middle")),
+                    // At the left edge a centred label would run into the axis.
+                    "bestofn" => (Diamond("hollow", at, y.At(mean), 5), at < left + 30
+                        ? Text("pointlabel", at + 6, y.At(mean + half) - 7, label)
+                        : Text("pointlabel", at + 2, y.At(mean + half) - 7, label, "middle")),
                     "final" => (Circle("hollow", at, y.At(mean), 6), Html.Empty),
                     _ => (Circle("mark", at, y.At(mean), 4), isLast ? Text("pointlabel", at + 10, y.At(mean) + 4, label) : Html.Empty),
                 };

@@ -212,7 +212,11 @@ public static class ReportPage
 
         string name = Findings.Name(report.Spec.Method);
         bool online = report.Spec.Online() is not null;
-        string proxy = online ? $"what {name} is trained on" : "the reward model’s score";
+        IReadOnlyList<RewardSourceSpec> sources = report.Spec.Rewards;
+        string scored = sources.Count == 0
+            ? "the reward model’s score"
+            : $"the weighted sum of {string.Join(", ", sources.Select(source => source.Weight == 1 ? Source(source) : $"{Charts.Number(source.Weight)} × {Source(source)}"))}";
+        string proxy = online ? $"{scored}, which {name} is trained on" : scored;
         ILookup<bool, CurvePoint> evaluated = (report.Evaluation?.BestOfN ?? []).ToLookup(point => AlignedModels.Contains(point.Label));
         CurvePoint[] bestOfN = [.. evaluated[false]], final = [.. evaluated[true]];
         bool drawn = report.Fits.Any(fit => fit.R2 >= GaoFit.DrawnFrom);
@@ -228,13 +232,17 @@ public static class ReportPage
             {Cell(point.ProxyReward, point.ProxyCi95)}{(point.GoldReward is { } gold ? Cell(gold, point.GoldCi95) : NoCell)}</tr>
             """)));
         return Html.Of($"""
-            <p>{name} buys reward with distance from the SFT model. The proxy is {proxy}; gold is what it stands for. Where gold
-            falls while the proxy goes on rising, the policy exploits the reward model’s errors (Gao, Schulman and Hilton 2022).</p>
+            <p>{name} buys reward with distance from the SFT model. The proxy is {proxy}{(points.Any(point => point.GoldReward is not null)
+                ? "; gold is what it stands for. Where gold falls while the proxy goes on rising, the policy exploits the errors of its reward"
+                : ". There is no judge here, so that a rise by itself does not say whether the answers are better or only exploit its errors")}
+            (Gao, Schulman and Hilton 2022).</p>
             <figure class="wide">{legend}
-            {Charts.RewardOverKl("curve-chart", slices, bestOfN, final, report.Fits, Findings.FindOverOptimisation(slices))}</figure>
+            {Charts.RewardOverKl("curve-chart", sources.Count == 0 ? "the reward model" : "sum of the run’s rewards", slices, bestOfN, final, report.Fits, Findings.FindOverOptimisation(slices))}</figure>
             {Fits(report.Fits, name, slices, bestOfN)}
             {Fold("The points as a table", table)}
             """);
+
+        static string Source(RewardSourceSpec source) => source.Name ?? JsonNamingPolicy.CamelCase.ConvertName(source.Source.ToString());
     }
 
     private static Html Fits(IReadOnlyList<GaoFit> fits, string method, CurvePoint[] slices, CurvePoint[] bestOfN)
@@ -416,7 +424,7 @@ public static class ReportPage
 
     private static Html Samples(RunReport report) => report.Evaluation is not { Samples.Count: > 0 } evaluation ? Html.Empty : Html.Of($"""
         <p>The same prompt, answered by the base model, after SFT and after {Findings.Name(report.Spec.Method)}. The figure is the judge’s
-        score, or where there is no judge the reward model’s; green is above 0, red below.</p>
+        score, or where there is no judge the proxy reward; green is above 0, red below.</p>
         {evaluation.Samples.Select(sample => Html.Of($"""
             <article class="sample">
             <p class="prompt">{sample.Prompt}</p>

@@ -98,6 +98,22 @@ public sealed partial class ReportPageTests
     }
 
     [Fact]
+    public void The_sum_of_rewards_is_named_by_its_sources()
+    {
+        RunReport full = SampleReport.Succeeded();
+        XElement page = Parse(ReportPage.Render(full with
+        {
+            Spec = full.Spec with
+            {
+                Rewards = [new RewardSourceSpec { Source = RewardSourceKind.Model }, new RewardSourceSpec { Source = RewardSourceKind.Length, Name = "brief", Weight = 0.25 }],
+            },
+        }));
+
+        Assert.Contains("The proxy is the weighted sum of model, 0.25 × brief, which PPO is trained on;", page.Value, StringComparison.Ordinal);
+        Assert.Contains("proxy reward (sum of the run’s rewards)", page.Value, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void A_method_that_scores_nothing_is_not_said_to_be_trained_on_the_reward_model()
     {
         RunReport full = SampleReport.Succeeded();

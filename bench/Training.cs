@@ -21,7 +21,7 @@ internal static class Training
             Machine.ResetPeakMemory();
             double peak = Machine.MatrixPeak();
             using Transformer model = size.Create();
-            int steps = model.ParameterCount < 20_000_000 ? 9 : 5;
+            int steps = model.ParameterCount < 20_000_000 ? 9 : 3;
             var spec = new PretrainSpec { Steps = steps + 2, BatchSize = Rows, SequenceLength = Length };
             using var method = new Pretrain(
                 model, spec, size.Rows(4 * Rows, Length - 1), [], new IdsOnly(size.Config.VocabularySize), seed: 1);

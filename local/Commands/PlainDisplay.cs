@@ -18,9 +18,10 @@ internal sealed class PlainDisplay(TextWriter output) : IRunDisplay
             if (stage.State == states.GetValueOrDefault(stage.Name, "pending"))
                 continue;
             states[stage.Name] = stage.State;
-            Note(stage.State == "running"
-                ? $"{stage.Name}: started"
-                : string.Create(CultureInfo.InvariantCulture, $"{stage.Name}: {stage.State} after {stage.Seconds:0.0} s, attempts {stage.Attempts}"));
+            // What no trainer works on has no attempts, and what is skipped takes no time.
+            string time = stage.State == StageStates.Skipped ? string.Empty : string.Create(CultureInfo.InvariantCulture, $" after {stage.Seconds:0.0} s");
+            string attempts = stage.Attempts > 0 ? string.Create(CultureInfo.InvariantCulture, $", attempts {stage.Attempts}") : string.Empty;
+            Note(stage.State == "running" ? $"{stage.Name}: started" : $"{stage.Name}: {stage.State}{time}{attempts}");
         }
 
         if (run.State != lastState && run.State is RunStates.Paused or RunStates.WaitingForApproval)

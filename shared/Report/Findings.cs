@@ -69,7 +69,7 @@ public static class Findings
 
         PreferenceMethod method = report.Spec.Method;
         if (RewardMetric(report.Evaluation) is not { } metric || Find(report.Evaluation, Stages.Of(method), metric) is not { } aligned)
-            return "The run succeeded";
+            return Tuned(report.Evaluation, row => Number(row.Value)) ?? "The run succeeded";
         EvaluationRow? sft = Find(report.Evaluation, "sft", metric);
         return (sft is null ? Change.Unclear : Compare(sft, aligned)) switch
         {
@@ -87,7 +87,10 @@ public static class Findings
     {
         if (RewardMetric(evaluation) is not { } metric
             || Find(evaluation, "sft", metric) is not { } sft || Find(evaluation, Stages.Of(method), metric) is not { } aligned)
-            return promotion is null ? "The run succeeded." : $"The run succeeded; {Decision(promotion)}.";
+        {
+            string tuned = Tuned(evaluation, Figure) is { } change ? $"{change} nats per token" : "The run succeeded";
+            return promotion is null ? $"{tuned}." : $"{tuned}; {Decision(promotion)}.";
+        }
 
         string moved = Compare(sft, aligned) switch
         {
@@ -179,6 +182,13 @@ public static class Findings
         ["sft" or Stages.Ppo or Stages.Dpo or Stages.Rloo or Stages.Grpo] => point.Label.ToUpperInvariant(),
         _ => point.Label,
     };
+
+    /// <summary>What SFT changed, in a run that ends with it; null where that was not measured or is too little to tell.</summary>
+    private static string? Tuned(EvaluationReport? evaluation, Func<EvaluationRow, string> figure) =>
+        Find(evaluation, "base", "loss") is { } before && Find(evaluation, "sft", "loss") is { } after
+        && Compare(before, after) is (Change.Higher or Change.Lower) and var change
+            ? $"SFT {(change == Change.Lower ? "lowered" : "raised")} the loss on held-out demonstrations from {figure(before)} to {figure(after)}"
+            : null;
 
     private static string? MovedScores(PreferenceMethod method, EvaluationReport? evaluation)
     {

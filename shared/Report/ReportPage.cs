@@ -165,6 +165,8 @@ public static class ReportPage
             return Html.Empty;
 
         EvaluationRow[] shown = [.. evaluation.Table.Where(row => row.Subset is null && !HasSectionOfItsOwn(row.Metric))];
+        if (shown.Length == 0)
+            return Html.Empty;
         string[] models = [.. shown.Select(row => row.Model).Distinct().OrderBy(model => Rank(ModelOrder, Sampled(model)))];
         string[] metrics = [.. shown.Select(row => row.Metric).Distinct().OrderBy(metric => Rank(MetricOrder, metric))];
         int main = metrics.Count(MetricOrder.Contains);
@@ -371,8 +373,7 @@ public static class ReportPage
     {
         (string Metric, string How)[] ways =
         [
-            ("comparison_likelihood", "likelihood of the whole answer"), ("comparison_likelihood_per_token", "likelihood per token"),
-            ("comparison_reward", "reward"),
+            ("comparison_likelihood", "whole answer"), ("comparison_likelihood_per_token", "per token"), ("comparison_reward", "reward"),
         ];
         EvaluationRow[] rows = [.. Rows(evaluation, [.. ways.Select(way => way.Metric)])];
         string?[] subsets = [.. rows.Select(row => row.Subset).Distinct()];
@@ -381,17 +382,24 @@ public static class ReportPage
             .. from way in ways
                from model in rows.Where(row => row.Metric == way.Metric).Select(row => row.Model).Distinct()
                let cells = subsets.Select(subset =>
-                   Findings.Find(evaluation, model, way.Metric, subset) is { } row ? Cell(row.Value, row.Ci95, row.N) : NoCell)
+                   Findings.Find(evaluation, model, way.Metric, subset) is { } row ? Cell(row.Value, row.Ci95 > 0 ? row.Ci95 : null) : NoCell)
                select Html.Of($"""
-                <tr><th scope="row" class="{StyleOf(model)}">{LabelOf(model)}</th><td>{way.How}</td>{cells}</tr>
+                <tr><th scope="row" class="{StyleOf(model)}">{LabelOf(model)}</th><td>{(IsBaseline(model) ? "–" : way.How)}</td>{cells}</tr>
                 """),
         ];
+        string baselines = rows.Any(row => IsBaseline(row.Model))
+            ? " Chance is one over the number of answers; “majority” always picks the text, or the place in the list, that is most often the better one."
+            : "";
+        string reward = rows.Any(row => row.Metric == "comparison_reward") ? ", and how often the reward model scores it highest" : "";
         return rows.Length == 0 ? Html.Empty : Html.Of($"""
-            <p>Pairs of answers of which one is known to be better (such as more helpful, honest or harmless): how often a language model finds
-            it likelier, and the reward model scores it higher. Chance is one half. The likelihood of a whole answer favours short answers;
-            per token it does not.</p>
-            {Table(["model", "by", .. subsets.Select(subset => subset ?? "all")], lines)}
+            <p>Answers to one prompt of which one is known to be better or right: how often a language model finds that one the likeliest{reward}.
+            The likelihood of a whole answer favours short answers; per token it does not.{baselines}</p>
+            {Table(["model", "by", .. subsets.Select(subset => $"{subset ?? "all"} (n {Count(subset)})")], lines)}
             """);
+
+        static bool IsBaseline(string model) => model is "chance" or "majority";
+
+        int Count(string? subset) => rows.First(row => row.Subset == subset).N;
     }
 
     private static Html Refusals(EvaluationReport? evaluation)

@@ -67,6 +67,20 @@ public sealed class FindingsTests
     }
 
     [Fact]
+    public void A_run_that_ends_with_sft_is_told_by_its_loss()
+    {
+        EvaluationReport loss = SampleReport.Evaluation();
+        loss = loss with { Table = [.. loss.Table.Where(row => row.Metric == "loss" && row.Model != "ppo")] };
+
+        Assert.Equal(
+            "SFT lowered the loss on held-out demonstrations from 2.41 ± 0.06 to 1.12 ± 0.04 nats per token.",
+            Findings.Summary(PreferenceMethod.Ppo, loss, [], null));
+        Assert.Equal(
+            "SFT lowered the loss on held-out demonstrations from 2.41 to 1.12",
+            Findings.Headline(SampleReport.Succeeded() with { Evaluation = loss }));
+    }
+
+    [Fact]
     public void The_sentences_cover_scores_best_of_n_over_optimisation_and_the_reward_model()
     {
         RunReport report = SampleReport.Succeeded();

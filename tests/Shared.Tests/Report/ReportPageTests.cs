@@ -76,7 +76,8 @@ public sealed partial class ReportPageTests
         Assert.Contains("(0.08 ± 0.03)", Words(page, "refusals"), StringComparison.Ordinal);
         Assert.Contains("held-out reward model 0.68 ± 0.05 400", Words(page, "wins"), StringComparison.Ordinal);
         Assert.Contains("PPO 1.31 ± 0.05 3.71 ± 0.19 5120", Words(page, "language"), StringComparison.Ordinal);
-        Assert.Contains("reward model reward 0.66 ± 0.12 n 60 0.62 ± 0.24 n 13", Words(page, "comparisons"), StringComparison.Ordinal);
+        Assert.Contains("reward model reward 0.66 ± 0.12 0.62 ± 0.24", Words(page, "comparisons"), StringComparison.Ordinal);
+        Assert.Contains("all (n 60) honest (n 13)", Words(page, "comparisons"), StringComparison.Ordinal);
         Assert.Contains("answerable +8.0 ± 4.0 points", page.Value, StringComparison.Ordinal);
         Assert.Contains("By the held-out reward model, PPO beats SFT: it wins 68.0% (± 5.0) of 400 prompts.", page.Value, StringComparison.Ordinal);
         Assert.Contains("PPO, gold r₀ + d (α − β log d) 8", Words(page, "curve"), StringComparison.Ordinal);

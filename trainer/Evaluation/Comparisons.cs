@@ -53,14 +53,16 @@ internal static class Comparisons
             var text = best.GroupBy(entry => entry.Row.Completions[entry.Best], StringComparer.Ordinal)
                 .OrderByDescending(group => group.Count()).ThenBy(group => group.Key, StringComparer.Ordinal).First();
             var place = best.GroupBy(entry => entry.Best).OrderByDescending(group => group.Count()).ThenBy(group => group.Key).First();
-            picked[subset.Key] = text.Count() > place.Count()
+            // Where it is always the same place, that is how the file lists its pairs and no trait of the answers.
+            picked[subset.Key] = text.Count() > place.Count() || place.Count() == best.Length
                 ? (row, answer) => row.Completions[answer] == text.Key
                 : (_, answer) => answer == place.Key;
         }
 
         return
         [
-            .. Rows("chance", LikelihoodMetric, comparisons, alike),
+            // Not measured but known: it has no interval.
+            .. Rows("chance", LikelihoodMetric, comparisons, alike).Select(row => row with { Ci95 = 0 }),
             .. Rows(
                 "majority", LikelihoodMetric, comparisons,
                 [.. comparisons.Select(row => row.Completions.Select((_, i) => picked[row.Subset](row, i) ? 1.0 : 0).ToArray())]),

@@ -79,8 +79,20 @@ public sealed class FigureTests
 
         Assert.Equal([(null, .375), ("places", .25), ("texts", .5)], Of("chance"));
         Assert.Equal([(null, 5 / 6.0), ("places", 2 / 3.0), ("texts", 1.0)], Of("majority"));
+        Assert.All(rows.Where(row => row.Model == "chance"), row => Assert.Equal(0, row.Ci95));
 
         (string?, double)[] Of(string model) => [.. rows.Where(row => row.Model == model).Select(row => (row.Subset, row.Value))];
+    }
+
+    [Fact]
+    public void FilesThatListTheBetterAnswerFirstGiveNoMajority()
+    {
+        Row[] pairs = [.. Enumerable.Range(0, 4).Select(i => Comparison("pairs", 1, 2) with { Completions = [$"better {i}", $"worse {i}"] })];
+
+        EvaluationRow majority = Comparisons.Baselines(pairs).First(row => row.Model == "majority");
+
+        // Right in the one pair that has its text; elsewhere it picks blindly.
+        Assert.Equal((1 + 3 * .5) / 4, majority.Value);
     }
 
     [Fact]

@@ -98,14 +98,14 @@ public sealed class JobAttempt
             BlobLayout.Head(RunId, Stage),
             present => present switch
             {
-                null => head,
+                null => head with { SealedBy = Fence },
                 _ when present.SealedBy > Fence || present.Fence > Fence => throw new FencedException(RunId, Stage, Fence),
                 _ when present.Manifest == head.Manifest && present.ManifestSha256 == head.ManifestSha256 => present,
                 _ => head with { SealedBy = present.SealedBy },
             },
             cancellation,
             // A damaged head: the job was just seen to be this attempt's, and whoever takes it away writes the head too, so one of us loses.
-            rebuild: () => head with { SealedBy = Fence > 1 ? Fence : 0 });
+            rebuild: () => head with { SealedBy = Fence });
     }
 
     /// <summary>Ends the attempt: its result, then the job's state.</summary>

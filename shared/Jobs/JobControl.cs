@@ -47,9 +47,10 @@ public sealed record JobStatus
 public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> queue)
 {
     /// <summary>
-    /// Brings the job to <c>Queued(fence)</c> and sends its message. Fence 1 creates the job; fence f + 1 ends attempt f, records why,
-    /// and seals the head, so that the old attempt can publish nothing more before the new one starts. A document that is damaged, gone, or
-    /// older than it has been is written anew, its history out of what the attempts left.
+    /// Brings the job to <c>Queued(fence)</c>, seals the head, and sends the message. Fence 1 creates the job; fence f + 1 ends attempt f and
+    /// records why. The seal lets the old attempt publish nothing more before the new one starts, and shows that there may be a new one. After
+    /// the outcomes <see cref="AttemptOutcomes.DocumentLost"/> and <see cref="AttemptOutcomes.StorageRollback"/> the document is written anew,
+    /// its history out of what the attempts left.
     /// </summary>
     /// <param name="machine">The kind of machine, which names the queue.</param>
     /// <param name="runId">The run.</param>
@@ -60,23 +61,27 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
     /// <param name="reason">Why, in words.</param>
     /// <param name="cancellation">Cancels.</param>
     /// <returns>The document as it stands; its fence is larger where this call came too late.</returns>
-    /// <exception cref="CorruptBlobException">The document is damaged, and this fence may have been claimed already: take the next.</exception>
+    /// <exception cref="CorruptBlobException">
+    /// The document is damaged, gone or too old, and the outcome is none of those two; or this fence may have been claimed already. Take the next.
+    /// </exception>
     public async Task<JobDocument> EnqueueAsync(
         string machine, string runId, string stage, int fence, JobSpec spec, string? outcome, string? reason, CancellationToken cancellation)
     {
         var next = new JobDocument { RunId = runId, Stage = stage, Fence = fence, State = JobState.Queued, Spec = spec };
+        bool isLoss = outcome is AttemptOutcomes.DocumentLost or AttemptOutcomes.StorageRollback;
         JobDocument job;
         try
         {
+            bool isFirst = fence == 1 && !await IsSealedByAsync(runId, stage, fence, cancellation);
             double seconds = fence > 1 ? await AttemptSecondsAsync(runId, stage, fence - 1, cancellation) : 0;
             job = (await blobs.UpdateJsonAsync<JobDocument>(
                 BlobLayout.Job(runId, stage),
                 present => present switch
                 {
-                    null when fence == 1 => next,
+                    null when isFirst => next,
                     { Fence: var f } when f >= fence => present,
                     { State: JobState.Succeeded or JobState.Cancelled } => present,
-                    { Fence: var f } when f == fence - 1 && outcome is not (AttemptOutcomes.DocumentLost or AttemptOutcomes.StorageRollback) =>
+                    { Fence: var f } when f == fence - 1 && !isLoss =>
                         next with
                         {
                             Desired = present.Desired == DesiredState.Pause ? DesiredState.Run : present.Desired,
@@ -88,20 +93,21 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
                                     present.Result?.Seconds ?? seconds),
                             ],
                         },
-                    _ => throw new CorruptBlobException(BlobLayout.Job(runId, stage), "it is gone, or older than it has been"),
+                    _ => throw new CorruptBlobException(
+                        BlobLayout.Job(runId, stage),
+                        present is null ? "it is gone" : $"it is of fence {present.Fence}, which fence {fence} does not follow"),
                 },
                 cancellation))!;
         }
-        catch (CorruptBlobException) when (fence > 1)
+        catch (CorruptBlobException) when (isLoss)
         {
-            job = await RebuildAsync(next, outcome ?? AttemptOutcomes.DocumentLost, reason, cancellation);
+            job = await RebuildAsync(next, outcome!, reason, cancellation);
         }
 
         if (job.Fence != fence || job.State != JobState.Queued)
             return job;
 
-        if (fence > 1)
-            await SealHeadAsync(runId, stage, fence, cancellation);
+        await SealHeadAsync(runId, stage, fence, cancellation);
         var message = new JobMessage(1, runId, stage, fence);
         await queue(StorageAccount.JobQueue(machine)).SendAsync(CasDocument.Serialize(message).ToString(), cancellation);
         return job;
@@ -240,8 +246,8 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
 
     private Task<Head?> SealHeadAsync(string runId, string stage, int fence, CancellationToken cancellation)
     {
-        // With attempts before this one there was a head, if only a sealed one or none yet: what it pointed to has to be looked for.
-        var lost = new Head { Fence = 0, Step = 0, SealedBy = fence, IsLost = true };
+        // With attempts before this one there was a head: what it pointed to has to be looked for.
+        var lost = new Head { Fence = 0, Step = 0, SealedBy = fence, IsLost = fence > 1 };
         return blobs.UpdateJsonAsync<Head>(
             BlobLayout.Head(runId, stage),
             head => head switch

@@ -16,7 +16,7 @@ public sealed class CrashPointSweepTests
 {
     private const int Seed = 1;
 
-    private static readonly int Stride = int.Parse(
+    internal static readonly int Stride = int.Parse(
         Environment.GetEnvironmentVariable("RLHF_SWEEP_STRIDE") ?? "20", CultureInfo.InvariantCulture);
 
     [Fact]

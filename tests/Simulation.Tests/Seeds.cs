@@ -10,7 +10,10 @@ internal static class Seeds
     public static string Expected { get; } = Run(folder => new SimulatedRun(0, new NoFaults(), folder)).Result;
 
     /// <summary>One run. Its folder is in memory where the system has such: what a commit costs on a disk is nothing to the simulation.</summary>
-    public static Outcome Run(Func<string, SimulatedRun> create, string? expected = null)
+    /// <param name="create">Makes the run, in a folder.</param>
+    /// <param name="expected">The result that it must come to; null when that is what is asked.</param>
+    /// <param name="inspect">Looks at what is there in the end.</param>
+    public static Outcome Run(Func<string, SimulatedRun> create, string? expected = null, Action<SimulatedRun>? inspect = null)
     {
         string root = Directory.Exists("/dev/shm") ? "/dev/shm" : Path.GetTempPath();
         string folder = Path.Combine(root, $"rlhf-sim-{Guid.NewGuid():N}");
@@ -22,6 +25,7 @@ internal static class Seeds
             {
                 using SimulatedRun run = create(folder);
                 outcome = run.Run(expected);
+                inspect?.Invoke(run);
             }
             catch (Exception e)
             {

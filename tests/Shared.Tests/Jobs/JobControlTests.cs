@@ -72,6 +72,15 @@ public sealed class JobControlTests(AzuriteFixture azurite)
     }
 
     [Fact]
+    public async Task Fences_follow_each_other()
+    {
+        await Assert.ThrowsAsync<CorruptBlobException>(() => job.EnqueueAsync(2));
+        await job.EnqueueAsync(1);
+        CorruptBlobException e = await Assert.ThrowsAsync<CorruptBlobException>(() => job.EnqueueAsync(3, "lost"));
+        Assert.Contains("it is of fence 1, which fence 3 does not follow", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_slice_is_followed_by_the_next_and_success_is_final()
     {
         await job.EnqueueAsync(1);
@@ -168,6 +177,20 @@ public sealed class JobControlTests(AzuriteFixture azurite)
         Assert.Equal(path, (await Assert.ThrowsAsync<CorruptBlobException>(() => job.EnqueueAsync(1))).Path);
         var e = await Assert.ThrowsAsync<CorruptBlobException>(() => job.Control.InspectAsync(job.RunId, TestJob.Stage, TestJob.Cancellation));
         Assert.Contains(path, e.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("{")]
+    [InlineData(null)]
+    public async Task A_first_fence_that_may_have_been_claimed_is_not_given_out_again(string? content)
+    {
+        await job.EnqueueAsync(1);
+        await job.ClaimAsync();
+        await DamageAsync(content);
+
+        await Assert.ThrowsAsync<CorruptBlobException>(() => job.EnqueueAsync(1));
+
+        Assert.Equal(2, (await job.EnqueueAsync(2, AttemptOutcomes.DocumentLost)).Fence);
     }
 
     [Theory]

@@ -92,7 +92,7 @@ public sealed class JobProtocolModelTests
                 fenced = true;
                 Refused++;
             }
-            catch (InvalidOperationException) when (step.What == "enqueue" && FenceOf(step) > Fence + 1)
+            catch (CorruptBlobException) when (step.What == "enqueue" && FenceOf(step) > Fence + 1)
             {
                 // No fence is skipped.
             }

@@ -205,23 +205,17 @@ internal sealed class RandomFaults(int seed) : IFaults
         Trainer().Preempt();
     }
 
-    /// <summary>Damages a checkpoint: a part or the manifest, by a bit, by its end, or as a whole.</summary>
+    /// <summary>Damages a checkpoint's part or manifest, a head or the document of a job that goes on: by a bit, by its end, or as a whole.</summary>
     private void Corrupt()
     {
-        string[] parts = [.. run.Storage.Blobs.Paths.Where(path => path.Contains("/ckpt/", StringComparison.Ordinal))];
+        DamageTarget target = Enum.GetValues<DamageTarget>()[random.Next(4)];
+        string[] parts = [.. run.Storage.Blobs.Paths.Where(path => Damage.IsTarget(run.Storage.Blobs, target, path))];
         if (parts.Length == 0)
             return;
         Counts.Corruptions++;
         run.Ledger.AllowsFallBack = true;
         string path = parts[random.Next(parts.Length)];
-        byte[] content = [.. run.Storage.Blobs.Read(path)!.Content];
-        content[random.Next(content.Length)] ^= 1;
-        run.Storage.Blobs.Damage(path, random.Next(3) switch
-        {
-            0 => null,
-            1 => content[..random.Next(content.Length)],
-            _ => content,
-        });
+        Damage.Do(run.Storage.Blobs, path, Enum.GetValues<DamageKind>()[random.Next(3)], random);
         World.Note("storage", $"damages {path}");
     }
 

@@ -28,6 +28,7 @@ internal sealed class Rules
     private readonly StorageService storage;
     private readonly Dictionary<string, SimProcess> claims = [];
     private readonly HashSet<string> promoted = [];
+    private readonly Dictionary<string, ServerBlob> documents = [];
 
     public Rules(SimWorld world, StorageService storage)
     {
@@ -48,11 +49,13 @@ internal sealed class Rules
         }
         else if (path.EndsWith("/job.json", StringComparison.Ordinal))
         {
-            CheckJob(Parse<JobDocument>(before), Parse<JobDocument>(after)!);
+            CheckJob(Parse<JobDocument>(documents.GetValueOrDefault(path)), Parse<JobDocument>(after)!);
+            documents[path] = after; // what was made of it since, by damage, is nobody's doing
         }
         else if (path.EndsWith("/head.json", StringComparison.Ordinal))
         {
-            CheckHead(path, Parse<Head>(before), Parse<Head>(after)!);
+            CheckHead(path, Parse<Head>(documents.GetValueOrDefault(path)), Parse<Head>(after)!);
+            documents[path] = after;
         }
         else if (before is not null && !IsRewritten(path) && !before.Content.AsSpan().SequenceEqual(after.Content))
         {
@@ -107,14 +110,15 @@ internal sealed class Rules
         if (before is not null)
         {
             bool moved = after.Manifest != before.Manifest;
-            if (after.Fence < before.Fence || (after.Fence == before.Fence && after.Step < before.Step) || after.SealedBy < before.SealedBy)
+            bool isLost = after.IsLost && storage.Blobs.Damaged.Contains(path);
+            if (isLost ? after.SealedBy < before.SealedBy : after.Fence < before.Fence || (after.Fence == before.Fence && after.Step < before.Step) || after.SealedBy < before.SealedBy)
             {
                 world.Violate(
                     HeadGoesBack,
                     $"{path}: {before.Fence}/{before.Step} sealed by {before.SealedBy} becomes {after.Fence}/{after.Step} sealed by {after.SealedBy}");
             }
 
-            if (moved && after.Fence < before.SealedBy)
+            if (moved && !isLost && after.Fence < before.SealedBy)
                 world.Violate(HeadGoesBack, $"{path}: fence {after.Fence} moves what {before.SealedBy} has sealed");
             if (!moved)
                 return;

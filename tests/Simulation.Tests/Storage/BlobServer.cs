@@ -67,8 +67,11 @@ internal sealed class BlobServer
         blobs.Remove(path);
     }
 
-    /// <summary>Blobs that were damaged.</summary>
+    /// <summary>Blobs that were damaged and have not been written anew since.</summary>
     public HashSet<string> Damaged { get; } = [];
+
+    /// <summary>The path among those that was written last; null when there is none.</summary>
+    public string? Newest(Func<string, bool> among) => blobs.Keys.Where(among).MaxBy(path => blobs[path].Version);
 
     /// <summary>Damages a blob behind everybody's back; null takes it away.</summary>
     public void Damage(string path, byte[]? content)
@@ -85,5 +88,6 @@ internal sealed class BlobServer
         var after = new ServerBlob(content, ++versions);
         Changing?.Invoke(path, Read(path), after);
         blobs[path] = after;
+        Damaged.Remove(path);
     }
 }

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Security.Cryptography;
 using Rlhf.Jobs;
 using Rlhf.Storage;
@@ -89,9 +90,17 @@ public sealed class ContentCache(IBlobStore blobs, Patience patience, string dir
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         await using Stream source = await blobs.OpenReadAsync(blob, cancellation);
         using FileStream target = File.Create(path);
-        byte[] buffer = new byte[1 << 20];
-        for (int read; (read = await source.ReadAsync(buffer, cancellation)) > 0;)
-            Append(buffer.AsSpan(0, read));
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(1 << 20); // too large to be made anew for each of many small files
+        try
+        {
+            for (int read; (read = await source.ReadAsync(buffer, cancellation)) > 0;)
+                Append(buffer.AsSpan(0, read));
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+
         return Convert.ToHexStringLower(hash.GetHashAndReset());
 
         // Local files are read and written on the spot, everywhere in this room: the runtime would only lend another thread for it.

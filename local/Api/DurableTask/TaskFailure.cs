@@ -1,3 +1,5 @@
+using System.Collections.Concurrent;
+
 namespace Microsoft.DurableTask;
 
 /// <summary>A failure as history keeps it: text only, so that it survives the process, and short, so that history stays small.</summary>
@@ -8,13 +10,15 @@ public record TaskFailureDetails(
     private const int LongestText = 8 * 1024;
     private const int DeepestFailure = 10;
 
+    // Orchestrators ask for the same few types at every replay, and a search goes through all assemblies.
+    private static readonly ConcurrentDictionary<string, Type> Found = new();
+
     public bool IsCausedBy<T>() where T : Exception => IsCausedBy(typeof(T));
 
     /// <summary>Whether the failed exception's type is, or derives from, <paramref name="targetBaseExceptionType"/>.</summary>
     public bool IsCausedBy(Type targetBaseExceptionType)
     {
-        Type? actual = Type.GetType(ErrorType) ?? AppDomain.CurrentDomain.GetAssemblies()
-            .Select(assembly => assembly.GetType(ErrorType)).FirstOrDefault(type => type is not null);
+        Type? actual = Found.TryGetValue(ErrorType, out Type? before) ? before : Find(ErrorType);
         return actual is not null && targetBaseExceptionType.IsAssignableFrom(actual);
     }
 
@@ -27,6 +31,14 @@ public record TaskFailureDetails(
         if (text.Length <= LongestText) return text;
         int length = char.IsHighSurrogate(text[LongestText - 1]) ? LongestText - 1 : LongestText;
         return text[..length] + " [cut]";
+    }
+
+    private static Type? Find(string name)
+    {
+        Type? type = Type.GetType(name) ?? AppDomain.CurrentDomain.GetAssemblies()
+            .Select(assembly => assembly.GetType(name)).FirstOrDefault(type => type is not null);
+        if (type is not null) Found.TryAdd(name, type); // the assembly of one that is not there may still be loaded
+        return type;
     }
 
     private static TaskFailureDetails FromException(Exception exception, int depth) => new(

@@ -14,7 +14,7 @@ internal sealed class ReplayContext(string instanceId, OrchestratorThread thread
 {
     private readonly SortedDictionary<int, ScheduledAction> _unconfirmed = [];
     private readonly Dictionary<int, (ScheduledAction Action, TaskCompletionSource<string?> Task)> _open = [];
-    private readonly List<(string Name, TaskCompletionSource<string?> Task)> _waiters = [];
+    private readonly List<(string Name, Action<string?> Take)> _waiters = [];
     private readonly List<EventRaised> _buffered = [];
     private readonly List<int> _cancelledTimers = [];
     private ExecutionStarted _started = null!;
@@ -81,23 +81,39 @@ internal sealed class ReplayContext(string instanceId, OrchestratorThread thread
         return fired.Task;
     }
 
-    public override async Task<T> WaitForExternalEvent<T>(string eventName, CancellationToken cancellationToken = default)
+    public override Task<T> WaitForExternalEvent<T>(string eventName, CancellationToken cancellationToken = default)
     {
         thread.Verify();
+        var raised = new TaskCompletionSource<T>();
+        Action<string?> take = input =>
+        {
+            T value;
+            try
+            {
+                value = payloads.Converter.Deserialize<T>(input)!;
+            }
+            catch (Exception unreadable)
+            {
+                raised.TrySetException(unreadable);
+                return;
+            }
+            raised.TrySetResult(value);
+        };
         int early = _buffered.FindIndex(e => IsNamed(e.Name, eventName));
         if (early >= 0)
         {
             string? input = _buffered[early].Input;
             _buffered.RemoveAt(early);
-            return payloads.Converter.Deserialize<T>(input)!;
+            take(input);
+            return raised.Task;
         }
-        var raised = new TaskCompletionSource<string?>();
-        _waiters.Add((eventName, raised));
+        _waiters.Add((eventName, take));
+        // No async method that throws: an orchestrator that waits in a loop leaves many waits, and replays all of them at each turn.
         cancellationToken.Register(() =>
         {
-            if (_waiters.RemoveAll(waiter => waiter.Task == raised) > 0) raised.TrySetCanceled(cancellationToken);
+            if (_waiters.RemoveAll(waiter => waiter.Take == take) > 0) raised.TrySetCanceled(cancellationToken);
         });
-        return payloads.Converter.Deserialize<T>(await raised.Task)!;
+        return raised.Task;
     }
 
     public override void SendEvent(string instanceId, string eventName, object payload)
@@ -180,9 +196,9 @@ internal sealed class ReplayContext(string instanceId, OrchestratorThread thread
             Buffer(raised);
             return;
         }
-        TaskCompletionSource<string?> task = _waiters[waiter].Task;
+        Action<string?> take = _waiters[waiter].Take;
         _waiters.RemoveAt(waiter);
-        task.TrySetResult(raised.Input);
+        take(raised.Input);
     }
 
     public void Buffer(EventRaised raised) => _buffered.Add(raised);
@@ -206,24 +222,22 @@ internal sealed class ReplayContext(string instanceId, OrchestratorThread thread
         DateTime firstAttempt = Now;
         for (int attempt = 1; ; attempt++)
         {
-            try
+            Task<string?> answer = Schedule(create).Task.Task;
+            // A failure that is tried again is not thrown: a history may hold hundreds, and each turn replays them all.
+            await ((Task)answer).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing | ConfigureAwaitOptions.ContinueOnCapturedContext);
+            if (retry is null || answer.Exception?.InnerException is not TaskFailedException failed)
+                return payloads.Converter.Deserialize<T>(await answer)!;
+            TimeSpan elapsed = Now - firstAttempt;
+            if (retry.Handler is { } handler)
             {
-                return payloads.Converter.Deserialize<T>(await Schedule(create).Task.Task)!;
+                var context = new RetryContext(this, attempt, failed.FailureDetails, elapsed, CancellationToken.None);
+                if (await handler(context)) continue;
+                throw failed;
             }
-            catch (TaskFailedException failed) when (retry is not null)
-            {
-                TimeSpan elapsed = Now - firstAttempt;
-                if (retry.Handler is { } handler)
-                {
-                    var context = new RetryContext(this, attempt, failed.FailureDetails, elapsed, CancellationToken.None);
-                    if (!await handler(context)) throw;
-                    continue;
-                }
-                RetryPolicy policy = retry.Policy!;
-                bool outOfTime = policy.RetryTimeout != Timeout.InfiniteTimeSpan && elapsed >= policy.RetryTimeout;
-                if (attempt >= policy.MaxNumberOfAttempts || outOfTime || !policy.Handles(failed.FailureDetails)) throw;
-                await CreateTimer(policy.DelayAfter(attempt), CancellationToken.None);
-            }
+            RetryPolicy policy = retry.Policy!;
+            bool outOfTime = policy.RetryTimeout != Timeout.InfiniteTimeSpan && elapsed >= policy.RetryTimeout;
+            if (attempt >= policy.MaxNumberOfAttempts || outOfTime || !policy.Handles(failed.FailureDetails)) throw failed;
+            await CreateTimer(policy.DelayAfter(attempt), CancellationToken.None);
         }
     }
 

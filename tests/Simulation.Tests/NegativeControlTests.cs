@@ -40,8 +40,10 @@ public sealed class NegativeControlTests
     [Fact]
     public void With_checksums_a_flipped_digit_changes_nothing()
     {
-        foreach (int seed in Enumerable.Range(1, 20)) // among them those that the control above is caught by
-            Assert.Empty(Seeds.Run(folder => new SimulatedRun(seed, new FlippedDigit(), folder), Seeds.Expected).Violations);
+        int[] some = [.. Enumerable.Range(1, 20)]; // among them those that the control above is caught by
+        Assert.All(
+            Seeds.RunMany(some, seed => Seeds.Run(folder => new SimulatedRun(seed, new FlippedDigit(), folder), Seeds.Expected)),
+            entry => Assert.Empty(entry.Outcome.Violations));
     }
 
     private static void Catches(string control, Func<int, Func<string, SimulatedRun>> create, params string[] rules)

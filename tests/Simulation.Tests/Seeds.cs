@@ -1,5 +1,10 @@
 using System.Collections.Concurrent;
 using Rlhf.Simulation.Parts;
+using Xunit.Sdk;
+using Xunit.v3;
+
+// Each test takes all processors as it is.
+[assembly: Parallelization(Mode = ParallelMode.None)]
 
 namespace Rlhf.Simulation;
 
@@ -44,14 +49,14 @@ internal static class Seeds
         }
     }
 
-    /// <summary>Runs many on two threads; gives them in the order of their numbers.</summary>
+    /// <summary>Runs many, one on each processor at a time; gives them in the order of their numbers.</summary>
     /// <param name="numbers">What tells the runs apart, such as seeds.</param>
     /// <param name="run">Carries out one.</param>
     public static IReadOnlyList<(int Number, Outcome Outcome)> RunMany(IEnumerable<int> numbers, Func<int, Outcome> run)
     {
         var waiting = new ConcurrentQueue<int>(numbers);
         var done = new ConcurrentBag<(int, Outcome)>();
-        Thread[] workers = [.. Enumerable.Range(0, 2).Select(_ => new Thread(() =>
+        Thread[] workers = [.. Enumerable.Range(0, Environment.ProcessorCount).Select(_ => new Thread(() =>
         {
             while (waiting.TryDequeue(out int number))
                 done.Add((number, run(number)));

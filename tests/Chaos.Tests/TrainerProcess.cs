@@ -9,7 +9,7 @@ namespace Rlhf.Chaos.Tests;
 /// <param name="Job">Run and stage: <c>run/stage</c>.</param>
 /// <param name="Fence">The attempt's fence.</param>
 /// <param name="Text">What it says.</param>
-internal readonly record struct AttemptLine(DateTime Utc, string Job, int Fence, string Text)
+internal readonly partial record struct AttemptLine(DateTime Utc, string Job, int Fence, string Text)
 {
     /// <summary>The step that the line says is done; null where it says something else.</summary>
     public int? Step => Number("step ");
@@ -23,10 +23,16 @@ internal readonly record struct AttemptLine(DateTime Utc, string Job, int Fence,
     /// <summary>The attempt has learnt that another one has its job.</summary>
     public bool IsSuperseded => Text.StartsWith("was superseded", StringComparison.Ordinal);
 
+    /// <summary>The attempt is over.</summary>
+    public bool IsEnd => Ended().IsMatch(Text);
+
     private int? Number(string prefix) =>
         Text.StartsWith(prefix, StringComparison.Ordinal)
             ? int.Parse(Text[prefix.Length..].Split('/')[0], CultureInfo.InvariantCulture)
             : null;
+
+    [GeneratedRegex("^(Succeeded|SliceDone|Cancelled|Paused|Preempted|failed|was superseded|could not)")]
+    private static partial Regex Ended();
 }
 
 /// <summary>A <c>work</c> process of the trainer that writes a line for every step: a ledger that outlives it.</summary>
@@ -66,7 +72,7 @@ internal sealed partial class TrainerProcess : IAsyncDisposable
         {
             AttemptLine? present = null;
             foreach (AttemptLine line in Ledger)
-                present = line.IsClaim ? line : Ended().IsMatch(line.Text) ? null : present;
+                present = line.IsClaim ? line : line.IsEnd ? null : present;
             return present;
         }
     }
@@ -138,7 +144,4 @@ internal sealed partial class TrainerProcess : IAsyncDisposable
 
     [GeneratedRegex(@"^(?<time>\S+) (?<job>[a-z0-9-]+/[a-z]+)#(?<fence>\d+) (?<text>.*)$", RegexOptions.Multiline)]
     private static partial Regex Line();
-
-    [GeneratedRegex("^(Succeeded|SliceDone|Cancelled|Paused|Preempted|failed|was superseded|could not)")]
-    private static partial Regex Ended();
 }

@@ -26,10 +26,10 @@ public sealed class ZombieTests(ChaosRuns chaos)
             await TakenOverAsync(stack, at);
             DateTime thawed = DateTime.UtcNow;
             frozen.Thaw();
-            AttemptLine end = await frozen.WaitForAsync(line => line.Job == at.Job && line.Fence == at.Fence && line.IsSuperseded, ChaosStack.Patience);
+            await AssertStopsAsync(frozen, at);
             AttemptLine other = await TrainerProcess.WaitForAsync(
                 stack.Trainers, line => line.Job == at.Job && line.Fence > at.Fence && line.Step is not null && line.Utc > thawed, ChaosStack.Patience);
-            Assert.True(end.Utc >= thawed && other.Fence > at.Fence);
+            Assert.True(other.Fence > at.Fence);
             zombies.Add(at);
         }
 
@@ -38,7 +38,7 @@ public sealed class ZombieTests(ChaosRuns chaos)
         string[] places = [BlobLayout.Run(run), $"models/{report.Spec.Name}/"];
         SortedDictionary<string, string> before = await stack.SnapshotAsync(places);
         late.Thaw();
-        await late.WaitForAsync(line => line.Job == lateAt.Job && line.Fence == lateAt.Fence && line.IsSuperseded, ChaosStack.Patience);
+        await AssertStopsAsync(late, lateAt);
         SortedDictionary<string, string> after = await stack.SnapshotAsync(places);
 
         string own = $"{BlobLayout.Attempts(run, Stages.Evaluate)}{lateAt.Fence:D6}-";
@@ -84,6 +84,14 @@ public sealed class ZombieTests(ChaosRuns chaos)
     /// <summary>Waits until an attempt with a later fence has done a step.</summary>
     private static Task<AttemptLine> TakenOverAsync(ChaosStack stack, AttemptLine at) => TrainerProcess.WaitForAsync(
         stack.Trainers, line => line.Job == at.Job && line.Fence > at.Fence && line.Step is not null, ChaosStack.Patience);
+
+    /// <summary>The attempt ends, and says that another one has its job.</summary>
+    private static async Task AssertStopsAsync(TrainerProcess trainer, AttemptLine at)
+    {
+        AttemptLine end = await trainer.WaitForAsync(
+            line => line.Job == at.Job && line.Fence == at.Fence && line.IsEnd, ChaosStack.Patience);
+        Assert.True(end.IsSuperseded, end.Text);
+    }
 
     /// <summary>With all others stopped, this trainer takes the next job.</summary>
     private static async Task AssertServesAsync(ChaosStack stack, TrainerProcess trainer)

@@ -60,7 +60,7 @@ internal sealed class FunctionHost : IAsyncDisposable
     {
         OsProcess process = OsProcess.Start(
             [typeof(FunctionHost).Assembly.Location, Command, folder],
-            new Dictionary<string, string> { ["AzureWebJobsStorage"] = connection },
+            new Dictionary<string, string> { ["AzureWebJobsStorage"] = connection, ["DOTNET_TieredPGO"] = "0" }, // as local/Rlhf.Local.csproj
             Path.Combine(folder, name + ".out"));
         for (var clock = Stopwatch.StartNew(); ; await Task.Delay(10))
         {

@@ -16,6 +16,7 @@ namespace Rlhf.Fuzz.Tests;
 internal static class Campaign
 {
     private static readonly TimeSpan LongestParse = TimeSpan.FromSeconds(10); // a loaded machine may be slow; a hang is longer
+    private const long FewestInputs = 1_000;
     private const long LargestAllocation = 256L * 1024 * 1024; // bytes; the corpora are of a few hundred kilobytes
 
     private static readonly TimeSpan Duration = TimeSpan.FromSeconds(
@@ -40,7 +41,8 @@ internal static class Campaign
 
         var clock = Stopwatch.StartNew();
         long tried = 0, accepted = 0;
-        while (clock.Elapsed < Duration * share)
+        // A machine with much else to do must not end a short campaign before it has seen both kinds of input.
+        while (clock.Elapsed < Duration * share || (tried < FewestInputs && (accepted == 0 || accepted == tried)))
         {
             if (Try(tried++))
                 accepted++;

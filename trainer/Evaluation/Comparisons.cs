@@ -69,11 +69,17 @@ internal static class Comparisons
         ];
     }
 
-    /// <summary>What instruction tuning changed on each subset, in words that claim no more than the intervals bear.</summary>
+    /// <summary>
+    /// What instruction tuning changed on each subset that is large enough to tell, and where none is on all comparisons, in words that
+    /// claim no more than the intervals bear.
+    /// </summary>
     /// <param name="table">The report's figures.</param>
     public static IEnumerable<string> Notes(IReadOnlyList<EvaluationRow> table)
     {
-        foreach (EvaluationRow sft in table.Where(row => row is { Model: ModelRoles.Sft, Metric: LikelihoodMetric, Subset: not null }))
+        const int enough = 50;
+        EvaluationRow[] tuned = [.. table.Where(row => row is { Model: ModelRoles.Sft, Metric: LikelihoodMetric })];
+        EvaluationRow[] large = [.. tuned.Where(row => row.Subset is not null && row.N >= enough)];
+        foreach (EvaluationRow sft in large.Length > 0 ? large : [.. tuned.Where(row => row.Subset is null)])
         {
             if (Of(ModelRoles.Base) is not { } before || Of("chance") is not { } chance)
                 continue;
@@ -85,7 +91,7 @@ internal static class Comparisons
             };
             yield return string.Create(
                 CultureInfo.InvariantCulture,
-                $"The likeliest answer is the best one ({sft.Subset}): from base to SFT this {moved}, ")
+                $"The likeliest answer is the best one ({sft.Subset ?? "all comparisons"}): from base to SFT this {moved}, ")
                 + string.Create(
                     CultureInfo.InvariantCulture,
                     $"{before.Value:0.000} ± {before.Ci95:0.000} to {sft.Value:0.000} ± {sft.Ci95:0.000}; chance is {chance.Value:0.000}.");

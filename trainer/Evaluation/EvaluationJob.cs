@@ -58,11 +58,12 @@ internal sealed class EvaluationJob : ITrainingMethod
         {
             Preferences = scored ? data.Preferences : [],
             UnseenLabellers = scored ? data.UnseenLabellers : [],
-            Prompts = [.. data.Prompts.Take(spec.MaxPrompts)],
+            Prompts = Evenly.Take(data.Prompts, spec.MaxPrompts),
             Examples = [.. data.Examples.Take(spec.FewShot)],
             // What the run held out of SFT; without any, the preferred completions of held-out rankings.
-            Demonstrations =
-                [.. (data.Demonstrations.Count > 0 ? data.Demonstrations : data.Preferences.Select(EvaluationData.Best)).Take(spec.MaxPrompts)],
+            Demonstrations = data.Demonstrations.Count > 0
+                ? Evenly.Take(data.Demonstrations, spec.MaxPrompts)
+                : [.. Evenly.Take(data.Preferences, spec.MaxPrompts).Select(EvaluationData.Best)],
         };
         this.rowTokenizer = rowTokenizer;
         this.load = load;

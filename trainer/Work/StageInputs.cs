@@ -174,7 +174,7 @@ internal sealed class StageInputs(
         RequireMemory(PolicyPlan());
         LoadedModel sft = Model(ModelRoles.Sft), reward = Model(ModelRoles.Reward);
         RowTokenizer rows = RowTokenizer(sft);
-        Row[] validation = [.. OptionalRows(DatasetNames.Prompts, "validation").Take(spec.Answers().ValidationPrompts)];
+        IReadOnlyList<Row> validation = Evenly.Take(OptionalRows(DatasetNames.Prompts, "validation"), spec.Answers().ValidationPrompts);
         RewardFunction rewards = Rewards(() => reward.Model);
         IPolicyMethod method = build(sft, reward, rows, rewards);
         return new StageWork

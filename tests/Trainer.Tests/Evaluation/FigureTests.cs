@@ -110,6 +110,11 @@ public sealed class FigureTests
                 "(a): from base to SFT this rose, 0.500 ± 0.050 to 0.650 ± 0.050; chance is 0.500", note, StringComparison.Ordinal),
             note => Assert.Contains("(b): from base to SFT this did not move beyond the intervals", note, StringComparison.Ordinal));
 
+        // A dozen comparisons of each kind tell nothing: one sentence on all of them.
+        EvaluationRow[] small = [.. table.Select(row => row with { N = 14 })];
+        EvaluationRow[] all = [.. small, .. small.Take(3).Select(row => row with { Subset = null, N = 28 })];
+        Assert.Contains("(all comparisons): from base to SFT this rose", Assert.Single(Comparisons.Notes(all)), StringComparison.Ordinal);
+
         static EvaluationRow Likelihood(string model, string subset, double value, double ci) =>
             new(model, "comparison_likelihood", value, 400, ci) { Subset = subset };
     }

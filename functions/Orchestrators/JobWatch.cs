@@ -70,6 +70,12 @@ public sealed record JobWatch
     /// <summary>The longest pause before another attempt after an error that time may put right.</summary>
     private const double LongestPauseSeconds = 600;
 
+    /// <summary>
+    /// After an outage a trainer may be silent this much longer: who waits for storage asks with pauses (the SDK's and its own), and does not
+    /// know at once that it is back.
+    /// </summary>
+    private const double RecoverySeconds = 10;
+
     private const double HoursUntilUnreachableIsFinal = 24;
 
     /// <summary>The fence of the present attempt.</summary>
@@ -112,7 +118,7 @@ public sealed record JobWatch
     /// <summary>Seconds for which the job has waited for a trainer.</summary>
     public double QueuedSeconds { get; init; }
 
-    /// <summary>Seconds for which the heartbeat has stood still.</summary>
+    /// <summary>Seconds for which the heartbeat has stood still; below 0 while an outage is still allowed for.</summary>
     public double SilentSeconds { get; init; }
 
     /// <summary>Seconds for which the heartbeat has moved and the step has not.</summary>
@@ -203,6 +209,7 @@ public sealed record JobWatch
         double gap = LookedAt is { } before ? (now - before).TotalSeconds : 0;
         JobWatch next = this with
         {
+            SilentSeconds = UnreachableSince is null ? SilentSeconds : Math.Min(SilentSeconds, -RecoverySeconds),
             Fence = job.Fence,
             HeadStep = job.HeadStep,
             HeadFence = job.HeadFence,

@@ -13,7 +13,7 @@ namespace Rlhf.Trainer.Work;
 public sealed class Patience(WorkerLog log, TimeProvider? clock = null)
 {
     private static readonly TimeSpan FirstPause = TimeSpan.FromSeconds(0.5);
-    private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(15);
+    private static readonly TimeSpan LongestPause = TimeSpan.FromSeconds(5);
 
     private readonly TimeProvider _clock = clock ?? TimeProvider.System;
 

@@ -276,7 +276,15 @@ public sealed class Runs(IBlobStore blobs, JobControl jobs, RunStart starts, Run
 
         foreach (string stage in Stages.All(run.Spec))
         {
-            await jobs.RequestAsync(id, stage, desired, cancellation);
+            try
+            {
+                await jobs.RequestAsync(id, stage, desired, cancellation);
+            }
+            catch (CorruptBlobException)
+            {
+                // Nobody works by a damaged job document; the stage's orchestration reads what was asked before it mends it.
+            }
+
             await client.TryRaiseAsync($"{id}:{stage}", JobDriver.ChangedEvent, Control, cancellation);
         }
 

@@ -8,6 +8,9 @@ internal sealed class Ledger(SimWorld world)
 {
     private readonly Dictionary<JobKind, int> furthest = [];
 
+    /// <summary>Called after each step.</summary>
+    public event Action? Stepping;
+
     /// <summary>Checkpoints were damaged: then an attempt may have to go back further than one interval.</summary>
     public bool AllowsFallBack { get; set; }
 
@@ -22,6 +25,7 @@ internal sealed class Ledger(SimWorld world)
         Steps++;
         furthest[kind] = Math.Max(furthest.GetValueOrDefault(kind), step);
         world.Record("ledger", $"{kind} {step}");
+        Stepping?.Invoke();
     }
 
     /// <summary>An attempt begins after the given step.</summary>

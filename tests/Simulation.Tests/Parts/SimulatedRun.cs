@@ -73,6 +73,9 @@ internal sealed class SimulatedRun : IDisposable
 
     public Ledger Ledger { get; }
 
+    /// <summary>People have asked for the run's end: it need not come to its result.</summary>
+    public bool IsCancelled { get; set; }
+
     /// <summary>The run has ended; what goes on is only who has not heard of it.</summary>
     public bool HasEnded => overAt is not null;
 
@@ -155,6 +158,8 @@ internal sealed class SimulatedRun : IDisposable
             return;
         }
 
+        if (IsCancelled)
+            return;
         if (expected is not null && Result() != expected)
             World.Violate(Rules.SameResult, $"expected\n{expected}\nfound\n{Result()}");
         foreach ((string stage, int results) in RunUnderTest.ResultsOf)

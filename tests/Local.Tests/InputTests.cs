@@ -25,12 +25,13 @@ public sealed class InputTests : IDisposable
         var content = BinaryData.FromString("content");
         string sum = CasDocument.Sha256(content);
         await blobs.WriteAsync(BlobLayout.Content(sum), content, CancellationToken.None);
-        await blobs.WriteAsync(
-            "manifest", CasDocument.Serialize(new FolderManifest([new ContentFile("config.json", sum, 7), new ContentFile(name, sum, 7)])),
-            CancellationToken.None);
+        BinaryData manifest = CasDocument.Serialize(
+            new FolderManifest([new ContentFile("config.json", sum, 7), new ContentFile(name, sum, 7)]));
+        string path = BlobLayout.Content(CasDocument.Sha256(manifest));
+        await blobs.WriteAsync(path, manifest, CancellationToken.None);
         string target = Path.Combine(_folder, "out", "models", "sft");
         var error = await Assert.ThrowsAsync<CorruptBlobException>(
-            () => new ResultFolder(null!, blobs, _folder).FetchModelAsync("manifest", target, CancellationToken.None));
+            () => new ResultFolder(null!, blobs, _folder).FetchModelAsync(path, target, CancellationToken.None));
         Assert.Contains($"it names '{name}'", error.Message, StringComparison.Ordinal);
         Assert.Equal([Path.Combine(target, "config.json")], Directory.GetFiles(_folder, "*", SearchOption.AllDirectories));
     }

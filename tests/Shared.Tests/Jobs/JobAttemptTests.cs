@@ -48,7 +48,7 @@ public sealed class JobAttemptTests(AzuriteFixture azurite)
     {
         await job.EnqueueAsync(1);
         JobAttempt attempt = await job.ClaimAsync();
-        Assert.Null(await attempt.ReadHeadAsync(TestJob.Cancellation));
+        Assert.Equal(new Head { Fence = 0, Step = 0, SealedBy = 1 }, await attempt.ReadHeadAsync(TestJob.Cancellation));
 
         foreach (int step in new[] { 10, 20, 20 })
             await attempt.PublishCheckpointAsync(job.Manifest(attempt, step), TestJob.Cancellation);

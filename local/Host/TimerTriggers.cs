@@ -48,7 +48,8 @@ internal sealed class TimerTriggers
         // As on the host: a schedule that fires more than once a minute is not monitored, and its ScheduleStatus is null.
         DateTime sample = schedule.GetNextOccurrence(Now);
         bool isMonitored = trigger.UseMonitor && schedule.GetNextOccurrence(sample) - sample >= TimeSpan.FromMinutes(1);
-        DateTime due = schedule.GetNextOccurrence(isMonitored && last is { } missed ? missed : Now);
+        // A last time that is yet to come is of a clock that was ahead.
+        DateTime due = schedule.GetNextOccurrence(isMonitored && last is { } missed && missed < Now ? missed : Now);
         bool isPastDue = due < Now;
         if (trigger.RunOnStartup) due = Now;
         while (true)

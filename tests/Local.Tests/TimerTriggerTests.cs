@@ -29,6 +29,19 @@ public sealed class TimerTriggerTests
     }
 
     [Fact]
+    public async Task A_clock_that_was_ahead_keeps_no_timer_back_once_it_is_right()
+    {
+        await using TestHost host = await TestHost.StartAsync(new() { ["Probe__Schedule"] = "0 */5 * * * *" }, _clock);
+        await Task.Delay(20); // until it waits
+        _clock.Advance(TimeSpan.FromDays(1));
+        await TickAsync(host, TimeSpan.Zero);
+        await host.Host.DisposeAsync();
+        _clock.AdjustTime(_clock.Start);
+        await host.StartAgainAsync();
+        Assert.False((await TickAsync(host, TimeSpan.FromMinutes(5))).IsPastDue);
+    }
+
+    [Fact]
     public async Task A_schedule_that_fires_more_than_once_a_minute_has_no_status()
     {
         await using TestHost host = await TestHost.StartAsync(new() { ["Probe__Schedule"] = "*/10 * * * * *" }, _clock);

@@ -35,12 +35,12 @@ public sealed class ClockTests
     [Fact]
     public async Task A_turn_has_the_time_by_which_its_timer_was_due()
     {
-        using var hub = new ManualHub(("Sleeps", async context =>
+        using var hub = new ManualHub("Sleeps", async context =>
         {
             DateTime due = context.CurrentUtcDateTime.AddHours(1);
             await context.CreateTimer(due, CancellationToken.None);
             return context.CurrentUtcDateTime >= due;
-        }));
+        });
         await hub.StartAsync("i", "Sleeps");
         await hub.SettleAsync("i");
         hub.Clock.Advance(TimeSpan.FromHours(1));
@@ -53,12 +53,12 @@ public sealed class ClockTests
     [Fact]
     public async Task What_came_under_a_clock_that_was_ahead_is_delivered_in_order_once_the_clock_is_right()
     {
-        using var hub = new ManualHub(("Collects", async context =>
+        using var hub = new ManualHub("Collects", async context =>
         {
             string seen = await context.CallActivityAsync<string>("A");
             for (int i = 0; i < 3; i++) seen += await context.WaitForExternalEvent<string>("item");
             return seen + await context.CallSubOrchestratorAsync<string>("Child", null, new SubOrchestrationOptions(instanceId: "child"));
-        }), ("Child", _ => Task.FromResult<object?>("d")));
+        }).With("Child", _ => Task.FromResult<object?>("d"));
         hub.Clock.Advance(TimeSpan.FromDays(1)); // a day ahead
         await hub.StartAsync("i", "Collects");
         hub.Clock.AdjustTime(hub.Clock.Start);
@@ -81,7 +81,7 @@ public sealed class ClockTests
     [Fact]
     public async Task A_timer_of_an_earlier_generation_or_one_that_was_cancelled_never_fires()
     {
-        using var hub = new ManualHub(("Turns", async context =>
+        using var hub = new ManualHub("Turns", async context =>
         {
             using var over = new CancellationTokenSource();
             Task tooLate = context.CreateTimer(TimeSpan.FromMinutes(1), over.Token);
@@ -91,7 +91,7 @@ public sealed class ClockTests
             if (first == tooLate) return "too late";
             if (context.GetInput<int>() == 0) context.ContinueAsNew(1);
             return await item;
-        }));
+        });
         await hub.StartAsync("i", "Turns", "0");
         await hub.SettleAsync("i");
         hub.Clock.Advance(TimeSpan.FromSeconds(50));

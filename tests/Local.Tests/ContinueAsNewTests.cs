@@ -99,7 +99,7 @@ public sealed class ContinueAsNewTests
     [InlineData(false, "de")] // what came to the old generation is dropped, the suspension is not
     public async Task A_suspension_that_comes_with_the_end_of_a_generation_holds_for_the_next_and_loses_no_event(bool preserve, string expected)
     {
-        using var hub = new ManualHub(("Generations", async context =>
+        using var hub = new ManualHub("Generations", async context =>
         {
             if (context.GetInput<int>() == 0)
             {
@@ -108,7 +108,7 @@ public sealed class ContinueAsNewTests
                 return null;
             }
             return await context.WaitForExternalEvent<string>("item") + await context.WaitForExternalEvent<string>("item");
-        }));
+        });
         await hub.StartAsync("i", "Generations", "0");
         await hub.SettleAsync("i");
         foreach (string item in new[] { "a", "b" }) await hub.RaiseAsync("i", "item", $"\"{item}\"");

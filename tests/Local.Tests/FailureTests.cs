@@ -164,7 +164,7 @@ public sealed class FailureTests
     [Fact]
     public async Task What_ends_on_another_thread_is_not_taken_even_when_it_ends_in_time()
     {
-        using var hub = new ManualHub(("Mixes", async context =>
+        using var hub = new ManualHub("Mixes", async context =>
         {
             Task<int> asked = context.CallActivityAsync<int>("A", 1);
             var elsewhere = new TaskCompletionSource();
@@ -176,7 +176,7 @@ public sealed class FailureTests
             return await asked;
 
             static async Task WaitAsync(Task other) => await other;
-        }));
+        });
         await hub.StartAsync("i", "Mixes");
         await hub.SettleAsync("i");
         await hub.AnswerAsync("1");

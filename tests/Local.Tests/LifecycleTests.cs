@@ -234,14 +234,14 @@ public sealed class LifecycleTests
     [Fact]
     public async Task A_suspended_instance_asks_for_nothing_until_it_is_resumed()
     {
-        using var hub = new ManualHub(("Works", async context =>
+        using var hub = new ManualHub("Works", async context =>
         {
             Task timer = context.CreateTimer(TimeSpan.FromMinutes(1), CancellationToken.None);
             int first = await context.CallActivityAsync<int>("A", 1);
             int second = await context.CallActivityAsync<int>("A", 2);
             await timer;
             return first + second;
-        }));
+        });
         await hub.StartAsync("i", "Works");
         await hub.SettleAsync("i");
         await hub.SendAsync("i", new ExecutionSuspended(null));

@@ -12,9 +12,14 @@ internal sealed class ManualHub : IDisposable
     private readonly Dictionary<string, Orchestrator> _code;
     private readonly HubDatabase _db;
 
-    public ManualHub(params (string Name, Orchestrator Code)[] code)
+    public ManualHub(string orchestrator, Orchestrator code)
+        : this(new Dictionary<string, Orchestrator> { [orchestrator] = code })
     {
-        _code = code.ToDictionary(pair => pair.Name, pair => pair.Code);
+    }
+
+    public ManualHub(IReadOnlyDictionary<string, Orchestrator> code)
+    {
+        _code = new Dictionary<string, Orchestrator>(code);
         _db = new HubDatabase(Path.Combine(_folder, "durable.db"));
         Store = new InstanceStore(_db, new EngineOptions(), Clock);
     }
@@ -22,6 +27,13 @@ internal sealed class ManualHub : IDisposable
     public InstanceStore Store { get; }
     public FakeTimeProvider Clock { get; } = new(new DateTimeOffset(2026, 1, 1, 12, 0, 0, TimeSpan.Zero));
     public PayloadSerializer Payloads { get; } = new(JsonDataConverter.Default, new EngineOptions());
+
+    /// <summary>Adds another orchestrator.</summary>
+    public ManualHub With(string orchestrator, Orchestrator code)
+    {
+        _code.Add(orchestrator, code);
+        return this;
+    }
 
     public Task<bool> StartAsync(string id, string orchestrator, string? input = null, DateTimeOffset? at = null) =>
         Store.TryStartAsync(id, new ExecutionStarted(orchestrator, "", input, null), at, null, status => !status.IsOver());

@@ -44,7 +44,7 @@ public sealed class ReplayTests
     [InlineData("terminate before its start", -1, OrchestrationRuntimeStatus.Terminated)]
     public async Task A_run_in_any_state_replays_and_is_checked(string end, int steps, OrchestrationRuntimeStatus status)
     {
-        using var hub = new ManualHub([.. Code.Select(pair => (pair.Key, pair.Value))]);
+        using var hub = new ManualHub(Code);
         await RunAsync(hub, steps, end);
         Assert.Equal(status, hub.Store.Find("i")!.Status);
 
@@ -65,7 +65,7 @@ public sealed class ReplayTests
     [InlineData("fail")]
     public async Task Code_that_asks_for_the_same_and_ends_otherwise_is_found(string end)
     {
-        using var hub = new ManualHub([.. Code.Select(pair => (pair.Key, pair.Value))]);
+        using var hub = new ManualHub(Code);
         await RunAsync(hub, 4, end);
         var changed = new Dictionary<string, Orchestrator>(Code)
         {
@@ -87,7 +87,7 @@ public sealed class ReplayTests
     [Fact]
     public async Task An_orchestrator_that_is_gone_is_found()
     {
-        using var hub = new ManualHub([.. Code.Select(pair => (pair.Key, pair.Value))]);
+        using var hub = new ManualHub(Code);
         await RunAsync(hub, 1, "");
         Assert.Throws<NonDeterminismException>(() => Reread(hub, "i").Replay(Payloads, _ => null));
     }

@@ -11,28 +11,24 @@ namespace Rlhf.Local.Tests;
 /// </summary>
 public sealed class StalledTurnTests : IDisposable
 {
-    private readonly ManualHub _hub = new(
-        ("Activities", async context =>
-        {
-            int sum = 0;
-            for (int i = 0; i < 3; i++) sum += await context.CallActivityAsync<int>("A", i);
-            return sum;
-        }),
-        ("Items", async context =>
-        {
-            string seen = "";
-            for (int i = 0; i < 3; i++) seen += await context.WaitForExternalEvent<string>("item");
-            return seen;
-        }),
-        ("Generations", async context =>
-        {
-            int generation = context.GetInput<int>();
-            await context.WaitForExternalEvent<string>("item");
-            context.ContinueAsNew(generation + 1);
-            return null;
-        }),
-        ("Parent", async context => await context.CallSubOrchestratorAsync<string>(
-            "Items", null, new SubOrchestrationOptions(instanceId: "child")) + await context.WaitForExternalEvent<string>("item")));
+    private readonly ManualHub _hub = new ManualHub("Activities", async context =>
+    {
+        int sum = 0;
+        for (int i = 0; i < 3; i++) sum += await context.CallActivityAsync<int>("A", i);
+        return sum;
+    }).With("Items", async context =>
+    {
+        string seen = "";
+        for (int i = 0; i < 3; i++) seen += await context.WaitForExternalEvent<string>("item");
+        return seen;
+    }).With("Generations", async context =>
+    {
+        int generation = context.GetInput<int>();
+        await context.WaitForExternalEvent<string>("item");
+        context.ContinueAsNew(generation + 1);
+        return null;
+    }).With("Parent", async context => await context.CallSubOrchestratorAsync<string>(
+        "Items", null, new SubOrchestrationOptions(instanceId: "child")) + await context.WaitForExternalEvent<string>("item"));
 
     public void Dispose() => _hub.Dispose();
 

@@ -5,6 +5,7 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Azure.Storage.Queues;
+using Microsoft.Data.Sqlite;
 using Rlhf.Jobs;
 using Rlhf.Report;
 using Rlhf.Storage;
@@ -77,6 +78,18 @@ internal sealed class ChaosStack : IAsyncDisposable
         return trainer;
     }
 
+    /// <summary>Starts a trainer that serves another queue than the others.</summary>
+    /// <param name="machine">The queue.</param>
+    /// <param name="settings">Further environment variables.</param>
+    public async Task<TrainerProcess> StartTrainerForAsync(string machine, params IEnumerable<(string Name, string Value)> settings)
+    {
+        await Azurite.Account.EnsureCreatedAsync([StorageAccount.JobQueue(machine)], CancellationToken.None);
+        return StartTrainer(settings: settings.Prepend(("RLHF_MACHINE", machine)));
+    }
+
+    /// <summary>A folder that goes with the stack.</summary>
+    public string NewFolder(string name) => Directory.CreateDirectory(Path.Combine(folder, name)).FullName;
+
     /// <summary>Sets right what a test has left stopped, frozen or dead.</summary>
     public async Task MendAsync()
     {
@@ -146,6 +159,43 @@ internal sealed class ChaosStack : IAsyncDisposable
         }
     }
 
+    /// <summary>Looks until there is something to be seen.</summary>
+    /// <param name="what">What is waited for, in words.</param>
+    /// <param name="look">Gives it, or null.</param>
+    public async Task<T> UntilAsync<T>(string what, Func<Task<T?>> look)
+        where T : class
+    {
+        for (var clock = Stopwatch.StartNew(); ; await Task.Delay(20))
+        {
+            if (await look() is { } seen)
+                return seen;
+            Assert.True(clock.Elapsed < Patience, $"waited in vain for {what}\n{Logs()}");
+        }
+    }
+
+    /// <summary>Waits until the job's history has such an attempt, while the document may be damaged or gone.</summary>
+    public Task<AttemptRecord> EndedAsync(string runId, string stage, int fence, string outcome) => UntilAsync(
+        $"attempt {fence} of {runId}/{stage} to end as {outcome}",
+        async () => (await Blobs.ReadIntactJsonAsync<JobDocument>(BlobLayout.Job(runId, stage), CancellationToken.None))?.History
+            .FirstOrDefault(record => record.Fence == fence && record.Outcome == outcome));
+
+    /// <summary>Waits until the orchestrator has seen all of a job that there is now: until a look that began after this call has ended.</summary>
+    public async Task LookedAtAsync(string runId, string stage)
+    {
+        await using var database = new SqliteConnection($"Data Source={Path.Combine(folder, "durable.db")};Mode=ReadOnly;Pooling=False");
+        await database.OpenAsync();
+        await using SqliteCommand command = database.CreateCommand();
+        command.CommandText = "SELECT updated_at FROM instances WHERE id = $id";
+        command.Parameters.AddWithValue("$id", $"{runId}:{stage}");
+        // A look takes two turns: the timer fires, the activity ends. One that is under way may have read what was there before.
+        for (int turns = 0; turns < 3; turns++)
+        {
+            object? last = await command.ExecuteScalarAsync();
+            await UntilAsync($"the orchestrator to look at {runId}/{stage}", async () =>
+                await command.ExecuteScalarAsync() is { } now && !now.Equals(last) ? now : null);
+        }
+    }
+
     /// <summary>Waits for the end of a run.</summary>
     public Task<RunView> EndAsync(string runId) => WaitAsync(runId, run => RunStates.IsFinal(run.State));
 
@@ -184,6 +234,20 @@ internal sealed class ChaosStack : IAsyncDisposable
 
     public async Task<Head?> HeadAsync(string runId, string stage) =>
         await Blobs.ReadJsonAsync<Head>(BlobLayout.Head(runId, stage), CancellationToken.None);
+
+    /// <summary>The head of a stage whose trainer has just been stopped, once nothing of what it had sent is still to come.</summary>
+    public async Task<Head?> SettledHeadAsync(string runId, string stage)
+    {
+        string path = BlobLayout.Head(runId, stage);
+        string? tag = null;
+        for (int same = 0; same < 3; await Task.Delay(20))
+        {
+            string? now = (await Blobs.ReadAsync(path, CancellationToken.None))?.ETag;
+            (same, tag) = (now == tag ? same + 1 : 0, now);
+        }
+
+        return await HeadAsync(runId, stage);
+    }
 
     /// <summary>The end of every process's output, for the message of a test that fails.</summary>
     public string Logs() => string.Join(

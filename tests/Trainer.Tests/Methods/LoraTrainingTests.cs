@@ -160,7 +160,7 @@ public sealed class LoraTrainingTests(PpoTests.Trained trained) : IClassFixture<
     public void The_exported_reward_model_is_merged_and_scores_the_same()
     {
         byte[] before = Bytes(trained.Sft);
-        RewardSpec spec = new() { LearningRate = 1e-2, BatchSize = 8, Epochs = 40 };
+        RewardSpec spec = new() { LearningRate = 4e-3, BatchSize = 8, Epochs = 60 };
         using RewardModel reward = FreshReward(spec, new LoraOptions(8, 16, [LoraOptions.AllLinear]));
         double untrained = reward.Summary()["val/accuracy"];
         while (reward.Step < reward.TotalSteps)

@@ -38,7 +38,9 @@ public sealed class PpoTests(PpoTests.Trained trained) : IClassFixture<PpoTests.
         Assert.Equal(0, metrics[0]["objective/kl"], 1e-6);
         Assert.Equal(0, metrics[0]["objective/kl_k3"], 1e-6);
         Assert.True(metrics[^1]["objective/kl_k3"] > 0.01);
-        Assert.True(metrics[^1]["val/explained_variance"] > metrics[0]["val/explained_variance"]);
+        // Of what the returns vary by, little is left once most answers are right, so the critic is judged by its error alone.
+        double[] errors = [.. metrics.Select(m => m["val/error"])];
+        Assert.True(errors.TakeLast(5).Average() < errors[0], string.Join(' ', errors.Select(value => $"{value:0.000}")));
         Assert.Equal(Spec.KlCoefficient, metrics[^1]["objective/kl_coef"]);
 
         ValidationAnswers validation = ppo.Validate(Toy.TokenizedPrompts);

@@ -33,6 +33,16 @@ public sealed class AzuriteFixture : IAsyncLifetime
     /// <summary>False once it was stopped or killed.</summary>
     public bool IsRunning => _process is { HasExited: false };
 
+    /// <summary>
+    /// What the emulator has saved of what it knows about its blobs, and when; from there it goes on after <see cref="KillAsync"/>. It saves every
+    /// five seconds, if there is anything new.
+    /// </summary>
+    public (DateTime Utc, string Text) SavedBlobs()
+    {
+        string file = Path.Combine(_data, "__azurite_db_blob__.json");
+        return File.Exists(file) ? (File.GetLastWriteTimeUtc(file), File.ReadAllText(file)) : (default, string.Empty);
+    }
+
     public async ValueTask InitializeAsync()
     {
         _script = await InstallAsync();

@@ -1,0 +1,75 @@
+using Rlhf.Jobs;
+using Rlhf.Report;
+using Rlhf.Tests;
+using Xunit;
+
+namespace Rlhf.Chaos.Tests;
+
+/// <summary>
+/// A storage that loses what it has acknowledged: the emulator killed between two of its saves. The trainer whose work it loses stands
+/// still meanwhile, as it would if the machine had gone down with the storage.
+/// </summary>
+[Collection(nameof(ChaosRuns))]
+public sealed class StorageRollbackTests(ChaosRuns chaos)
+{
+    private const int MostTries = 5;
+
+    [Fact]
+    public async Task A_storage_that_forgets_what_it_acknowledged_is_noticed_by_name()
+    {
+        const string run = "dpo-rollback";
+        ChaosStack stack = await chaos.StackAsync();
+        IReadOnlyDictionary<string, string> expected = await chaos.UndisturbedAsync("dpo");
+        await stack.StartRunAsync("dpo", run, spec =>
+        {
+            spec["trainer"]!["checkpointEverySteps"] = 2;
+            spec["trainer"]!["lostAfterSeconds"] = 300; // it stands still for longer than the usual two seconds, and is not to be lost for that
+        });
+
+        (TrainerProcess frozen, AttemptLine at) = await stack.AtStepAsync(run, Stages.Dpo, 5); // with a checkpoint behind it
+        frozen.Freeze();
+        Head shown, after;
+        int tries = 0;
+        do
+        {
+            Assert.True(tries++ < MostTries, "the emulator keeps whatever is done");
+            Head saved = await SavedAsync(stack, run);
+            frozen.Thaw();
+            await stack.UntilAsync("another checkpoint", async () => await stack.HeadAsync(run, Stages.Dpo) is { } head && head.Step > saved.Step ? head : null);
+            frozen.Freeze();
+            shown = (await stack.SettledHeadAsync(run, Stages.Dpo))!;
+            Assert.True(frozen.Present is { } present && present.Job == at.Job && present.Fence == at.Fence, $"too late\n{frozen.Tail}");
+            await stack.LookedAtAsync(run, Stages.Dpo);
+            await stack.Azurite.KillAsync();
+            await stack.Azurite.StartAsync();
+            after = (await stack.HeadAsync(run, Stages.Dpo))!;
+        }
+        while (after.Step == shown.Step);
+
+        AttemptRecord record = await stack.EndedAsync(run, Stages.Dpo, at.Fence, AttemptOutcomes.StorageRollback);
+        Assert.Equal(
+            $"storage has lost writes that it had acknowledged: the newest checkpoint is of step {after.Step} and was of step {shown.Step}", record.Reason);
+        frozen.Thaw();
+        AttemptLine end = await frozen.WaitForAsync(line => line.Job == at.Job && line.Fence == at.Fence && line.IsEnd, ChaosStack.Patience);
+        Assert.True(end.IsSuperseded, end.Text);
+
+        RunReport report = await stack.ReportAsync(run);
+        Assert.Equal(expected["dpo"], RunFingerprint.Of(report));
+        await RunChecks.AssertOneResultAsync(stack, report);
+        Figures.Report($"real storage rollback: killed {tries} times until it forgot steps {after.Step + 1} to {shown.Step}; noticed by name, the run's bytes are the same");
+    }
+
+    /// <summary>Waits until the emulator has just saved all that there is, so that it forgets what is done in the seconds after.</summary>
+    private static async Task<Head> SavedAsync(ChaosStack stack, string run)
+    {
+        Head head = (await stack.SettledHeadAsync(run, Stages.Dpo))!;
+        string tag = (await stack.Blobs.ReadAsync(BlobLayout.Head(run, Stages.Dpo), CancellationToken.None))!.ETag.Trim('"');
+        (DateTime before, _) = stack.Azurite.SavedBlobs();
+        return await stack.UntilAsync("the emulator to save", async () =>
+        {
+            await stack.Blobs.WriteAsync("tick", BinaryData.FromString("something new to save"), CancellationToken.None);
+            (DateTime utc, string text) = stack.Azurite.SavedBlobs();
+            return utc > before && text.Contains(tag, StringComparison.Ordinal) ? head : null;
+        });
+    }
+}

@@ -33,7 +33,7 @@ public sealed class StorageRollbackTests(ChaosRuns chaos)
         do
         {
             Assert.True(tries++ < MostTries, "the emulator keeps whatever is done");
-            Head saved = await SavedAsync(stack, run);
+            Head saved = await SavedAsync(stack, run, Stages.Dpo);
             frozen.Thaw();
             await stack.UntilAsync("another checkpoint", async () => await stack.HeadAsync(run, Stages.Dpo) is { } head && head.Step > saved.Step ? head : null);
             frozen.Freeze();
@@ -59,11 +59,57 @@ public sealed class StorageRollbackTests(ChaosRuns chaos)
         Figures.Report($"real storage rollback: killed {tries} times until it forgot steps {after.Step + 1} to {shown.Step}; noticed by name, the run's bytes are the same");
     }
 
-    /// <summary>Waits until the emulator has just saved all that there is, so that it forgets what is done in the seconds after.</summary>
-    private static async Task<Head> SavedAsync(ChaosStack stack, string run)
+    [Fact]
+    public async Task A_model_that_storage_forgot_ends_the_run_with_the_name_of_the_blob()
     {
-        Head head = (await stack.SettledHeadAsync(run, Stages.Dpo))!;
-        string tag = (await stack.Blobs.ReadAsync(BlobLayout.Head(run, Stages.Dpo), CancellationToken.None))!.ETag.Trim('"');
+        ChaosStack stack = await chaos.StackAsync();
+        for (int tries = 1; ; tries++)
+        {
+            Assert.SkipWhen(tries > MostTries, "on a machine as busy as this the emulator saves before the next stage begins");
+            string run = $"dpo-forgotten{tries}";
+            await stack.StartRunAsync("dpo", run, spec =>
+            {
+                spec["seed"] = 1000 + tries; // a model that no other run has made
+                spec["pretrain"]!["steps"] = 200;
+                spec["trainer"]!["lostAfterSeconds"] = 300;
+            });
+            (TrainerProcess frozen, AttemptLine at) = await stack.AtStepAsync(run, Stages.Pretrain, 190);
+            frozen.Freeze();
+            if (frozen.Present is { } present && present.Job == at.Job)
+                await SavedAsync(stack, run, Stages.Pretrain);
+            frozen.Thaw();
+            AttemptLine claim = await TrainerProcess.WaitForAsync(
+                stack.Trainers, line => line.IsClaim && line.Job == $"{run}/{Stages.Sft}", ChaosStack.Patience);
+            frozen = stack.Trainers.Single(trainer => trainer.Ledger.Contains(claim));
+            frozen.Freeze();
+            string model = (await stack.JobAsync(run, Stages.Pretrain))!.Result!.Models[ModelRoles.Base].Manifest;
+            await stack.Azurite.KillAsync();
+            await stack.Azurite.StartAsync();
+            if (await stack.Blobs.ReadAsync(model, CancellationToken.None) is not null)
+            {
+                frozen.Thaw();
+                await stack.AskAsync(run, "cancel");
+                await stack.EndAsync(run);
+                continue;
+            }
+
+            RunView end = await stack.EndAsync(run);
+            Assert.Equal(RunStates.Failed, end.State);
+            Assert.Contains($"Run '{run}', stage '{Stages.Sft}', attempt ", end.Error, StringComparison.Ordinal);
+            Assert.Contains($"The blob '{model}' is corrupt: it is missing.", end.Error, StringComparison.Ordinal);
+            Assert.Contains((await stack.JobAsync(run, Stages.Sft))!.History, record => record.Fence == claim.Fence && record.Outcome == AttemptOutcomes.DocumentLost);
+            frozen.Thaw();
+            AttemptLine stopped = await frozen.WaitForAsync(line => line.Job == claim.Job && line.Fence == claim.Fence && line.IsEnd, ChaosStack.Patience);
+            Assert.True(stopped.IsSuperseded, stopped.Text);
+            return;
+        }
+    }
+
+    /// <summary>Waits until the emulator has just saved all that there is, so that it forgets what is done in the seconds after.</summary>
+    private static async Task<Head> SavedAsync(ChaosStack stack, string run, string stage)
+    {
+        Head head = (await stack.SettledHeadAsync(run, stage))!;
+        string tag = (await stack.Blobs.ReadAsync(BlobLayout.Head(run, stage), CancellationToken.None))!.ETag.Trim('"');
         (DateTime before, _) = stack.Azurite.SavedBlobs();
         return await stack.UntilAsync("the emulator to save", async () =>
         {

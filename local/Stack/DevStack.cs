@@ -147,13 +147,18 @@ internal sealed class DevStack : IAsyncDisposable
             ["Retrain__Schedule"] = Environment.GetEnvironmentVariable("Retrain__Schedule") ?? "0 */10 * * * *",
         },
         ConfigureServices = (services, configuration) => services.AddRlhf(configuration),
-        ConfigureLogging = logging =>
-        {
-            logging.AddProvider(new LogFile(state.Log("host")));
-            if (options.Verbose)
-                logging.AddConsole(console => console.LogToStandardErrorThreshold = LogLevel.Trace);
-        },
+        ConfigureLogging = logging => ConfigureLogging(logging, state.Log("host"), options.Verbose),
     };
+
+    /// <summary>The host's lines go to a file, and where asked for to standard error too.</summary>
+    internal static void ConfigureLogging(ILoggingBuilder logging, string file, bool verbose)
+    {
+        logging.AddProvider(new LogFile(file));
+        // The display asks twice a second how the run stands: five lines for each request would bury everything else.
+        logging.AddFilter("Microsoft.AspNetCore", LogLevel.Warning);
+        if (verbose)
+            logging.AddConsole(console => console.LogToStandardErrorThreshold = LogLevel.Trace);
+    }
 
     private static Dictionary<string, string> TrainerSettings(StateFolder state, StoragePorts ports, StackOptions options) => new()
     {

@@ -71,6 +71,13 @@ internal sealed class AttemptProgress(string stage, TimeProvider clock)
         }
     }
 
+    /// <summary>Takes rows back that could not be appended, so that no checkpoint is published without them.</summary>
+    public void PutBack(IReadOnlyList<MetricRow> rows)
+    {
+        lock (_gate)
+            _pending.InsertRange(0, rows);
+    }
+
     /// <summary>The result of an attempt that ends here and now.</summary>
     public JobResult Result(JobState outcome)
     {

@@ -93,7 +93,15 @@ internal sealed class HeartbeatLoop : IAsyncDisposable
                 lines.WriteByte((byte)'\n');
             }
 
-            await _attempt.AppendMetricsAsync(BinaryData.FromBytes(lines.ToArray()), cancellation);
+            try
+            {
+                await _attempt.AppendMetricsAsync(BinaryData.FromBytes(lines.ToArray()), cancellation);
+            }
+            catch
+            {
+                _progress.PutBack(rows);
+                throw;
+            }
         }
         finally
         {

@@ -29,6 +29,9 @@ internal static class JobErrors
                 "See that the endpoint is up, reachable from the trainer and fast enough; then raise rewards[].retries or timeoutSeconds."),
             CheckpointMismatchException => (JobErrorKind.Input,
                 "The stage's checkpoint is of another version of the trainer or another spec. Start a new run under a new runId."),
+            // Nobody else writes there: the storage has lost what it had acknowledged. Another attempt goes on from what is left.
+            CorruptBlobException own when own.Path.StartsWith(attempt.Path, StringComparison.Ordinal) => (JobErrorKind.CorruptCheckpoint,
+                "See what writes to the storage account beside this app, or why it loses what it has acknowledged."),
             CorruptBlobException => (JobErrorKind.Input,
                 "A stored input is damaged. Restore the blob, or start a new run so that it is made again."),
             DivergedException => (JobErrorKind.Diverged,

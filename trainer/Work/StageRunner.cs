@@ -98,7 +98,15 @@ internal sealed class StageRunner(
         }
 
         result = result with { PeakMemoryBytes = backend.PeakMemoryBytes };
-        await heartbeat.FlushMetricsAsync(cancellation);
+        try
+        {
+            await heartbeat.FlushMetricsAsync(cancellation);
+        }
+        catch (CorruptBlobException) when (result.Error is not null)
+        {
+            // The attempt has failed, perhaps of this very thing: that is to be recorded all the same.
+        }
+
         await attempt.FinishAsync(result, cancellation);
         return result;
     }

@@ -105,6 +105,41 @@ public sealed class StorageRollbackTests(ChaosRuns chaos)
         }
     }
 
+    [Fact]
+    public async Task A_trainer_at_work_while_the_storage_forgets_loses_its_attempt_and_the_run_nothing()
+    {
+        const string run = "dpo-forgetful";
+        ChaosStack stack = await chaos.StackAsync();
+        IReadOnlyDictionary<string, string> expected = await chaos.UndisturbedAsync("dpo");
+        await stack.StartRunAsync("dpo", run, spec =>
+        {
+            spec["trainer"]!["checkpointEverySteps"] = 2;
+            spec["trainer"]!["lostAfterSeconds"] = 300;
+        });
+
+        (TrainerProcess trainer, AttemptLine at) = await stack.AtStepAsync(run, Stages.Dpo, 5);
+        trainer.Freeze();
+        Head saved = await SavedAsync(stack, run, Stages.Dpo);
+        string attempt = BlobLayout.Attempt(run, Stages.Dpo, at.Fence, (await stack.JobAsync(run, Stages.Dpo))!.AttemptId!);
+        trainer.Thaw();
+        await stack.UntilAsync("two checkpoints", async () => await stack.HeadAsync(run, Stages.Dpo) is { } head && head.Step > saved.Step + 3 ? head : null);
+        int shown = (await stack.MetricRowsAsync(attempt)).Count;
+        await stack.Azurite.KillAsync();
+        await stack.Azurite.StartAsync();
+        Assert.SkipUnless(
+            (await stack.MetricRowsAsync(attempt)).Count < shown, "on a machine as busy as this the emulator saves in between");
+
+        // Whoever sees it first: the orchestrator by the head, or the trainer by the metrics that it had appended.
+        RunReport report = await stack.ReportAsync(run);
+        AttemptRecord ended = (await stack.JobAsync(run, Stages.Dpo))!.History[0];
+        Assert.True(
+            ended.Outcome == AttemptOutcomes.StorageRollback
+                || (ended.Outcome == "failed" && ended.Reason!.Contains($"{BlobLayout.Metrics(attempt)}' is corrupt", StringComparison.Ordinal)),
+            $"{ended}\n{trainer.Tail}");
+        Assert.Equal(expected["dpo"], RunFingerprint.Of(report));
+        await RunChecks.AssertOneResultAsync(stack, report);
+    }
+
     /// <summary>Waits until the emulator has just saved all that there is, so that it forgets what is done in the seconds after.</summary>
     private static async Task<Head> SavedAsync(ChaosStack stack, string run, string stage)
     {

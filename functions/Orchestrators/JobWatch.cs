@@ -387,7 +387,7 @@ public sealed record JobWatch
             return $"{Lost}: the job is back at attempt {job.Fence}";
         if (job.Fence == Fence && IsClaimed && job.State == JobState.Queued)
             return $"{Lost}: attempt {Fence} has been claimed, and is no longer";
-        bool headWentBack = job.HeadFence > 0 && HeadFence > 0
+        bool headWentBack = job.HeadFence >= 0 && HeadFence > 0
             && (job.HeadFence < HeadFence || (job.HeadFence == HeadFence && job.HeadStep < HeadStep));
         return headWentBack && job.State is JobState.Queued or JobState.Running
             ? $"{Lost}: the newest checkpoint is of step {job.HeadStep} and was of step {HeadStep}"

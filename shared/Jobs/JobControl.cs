@@ -20,9 +20,10 @@ public sealed record JobStatus
 
     public double SecondsPerStep { get; init; }
 
-    /// <summary>Step of the newest checkpoint of the stage, and the fence of the attempt that wrote it; 0 where the head cannot be read.</summary>
+    /// <summary>Step of the newest checkpoint of the stage; 0 before the first, and where the head cannot be gone by.</summary>
     public int HeadStep { get; init; }
 
+    /// <summary>The fence of the attempt that wrote it; 0 before the first checkpoint, -1 where the head cannot be gone by.</summary>
     public int HeadFence { get; init; }
 
     /// <summary>Trainer seconds of the current attempt and of all before it.</summary>
@@ -136,7 +137,7 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
             TotalSteps = job.Result?.TotalSteps ?? beat?.TotalSteps ?? 0,
             SecondsPerStep = beat?.SecondsPerStep ?? 0,
             HeadStep = head?.Step ?? 0,
-            HeadFence = head?.Fence ?? 0,
+            HeadFence = head is { IsLost: false } ? head.Fence : -1,
             Seconds = job.History.Sum(record => record.Seconds) + (job.Result?.Seconds ?? beat?.Seconds ?? 0),
             Attempts = job.History.Count(record => record.AttemptId is not null) + (job.AttemptId is null ? 0 : 1),
             Result = job.Result,
@@ -246,13 +247,13 @@ public sealed class JobControl(IBlobStore blobs, Func<string, IMessageQueue> que
 
     private Task<Head?> SealHeadAsync(string runId, string stage, int fence, CancellationToken cancellation)
     {
-        // With attempts before this one there was a head: what it pointed to has to be looked for.
-        var lost = new Head { Fence = 0, Step = 0, SealedBy = fence, IsLost = fence > 1 };
+        // What it pointed to has to be looked for, unless there can have been no attempt yet.
+        var lost = new Head { Fence = 0, Step = 0, SealedBy = fence, IsLost = true };
         return blobs.UpdateJsonAsync<Head>(
             BlobLayout.Head(runId, stage),
             head => head switch
             {
-                null => lost,
+                null => lost with { IsLost = fence > 1 },
                 { SealedBy: var sealedBy } when sealedBy >= fence => head,
                 _ => head with { SealedBy = fence },
             },

@@ -259,6 +259,7 @@ public sealed class JobWatchTests
     [InlineData("the fence", "the job is back at attempt 1")]
     [InlineData("the claim", "attempt 2 has been claimed, and is no longer")]
     [InlineData("the head", "the newest checkpoint is of step 3 and was of step 7")]
+    [InlineData("every checkpoint", "the newest checkpoint is of step 0 and was of step 7")]
     [InlineData("the head's fence", "the newest checkpoint is of step 9 and was of step 7")]
     public void A_storage_that_goes_back_in_time_is_noticed_by_name(string what, string expected)
     {
@@ -270,6 +271,7 @@ public sealed class JobWatchTests
             "the fence" => before with { Fence = 1 },
             "the claim" => before with { State = JobState.Queued, Sequence = -1 },
             "the head" => before with { HeadStep = 3 },
+            "every checkpoint" => before with { HeadFence = 0, HeadStep = 0 },
             _ => before with { HeadFence = 1, HeadStep = 9 },
         };
 
@@ -285,7 +287,7 @@ public sealed class JobWatchTests
         var watch = new Watch();
         watch.Look(0, Running(sequence: 5) with { HeadFence = 1, HeadStep = 7 });
         Assert.Equal(WatchStep.Wait, watch.Look(1, Running(sequence: 4) with { HeadFence = 1, HeadStep = 7 }));
-        Assert.Equal(WatchStep.Wait, watch.Look(2, Running(sequence: 6)));
+        Assert.Equal(WatchStep.Wait, watch.Look(2, Running(sequence: 6) with { HeadFence = -1 }));
         Assert.Equal(WatchStep.Wait, watch.Look(3, Running(sequence: 7) with { HeadFence = 1, HeadStep = 8 }));
     }
 

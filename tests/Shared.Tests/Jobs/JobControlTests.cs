@@ -274,6 +274,19 @@ public sealed class JobControlTests(AzuriteFixture azurite)
     }
 
     [Fact]
+    public async Task A_first_call_that_comes_again_to_a_damaged_head_does_not_say_that_there_was_no_checkpoint()
+    {
+        await job.EnqueueAsync(1);
+        JobAttempt first = await job.ClaimAsync();
+        await first.PublishCheckpointAsync(job.Manifest(first, 3), TestJob.Cancellation);
+        await job.Blobs.WriteAsync(BlobLayout.Head(job.RunId, TestJob.Stage), BinaryData.FromString("{"), TestJob.Cancellation);
+
+        await job.EnqueueAsync(1);
+
+        Assert.True((await job.HeadAsync())!.IsLost);
+    }
+
+    [Fact]
     public async Task Head_and_document_damaged_at_once_cost_two_fences_and_no_more()
     {
         await job.EnqueueAsync(1);

@@ -24,9 +24,9 @@ public sealed class InterruptionTests(FinishedRun undisturbed)
     {
         using var workspace = new Workspace();
         await using LocalProcess local = LocalProcess.Start(workspace.Root, null, FinishedRun.Arguments(workspace, "trainer-killed"));
-        foreach (string moment in (string[])["pretrain: step 2", "ppo: step"])
+        foreach ((string stage, int step) in new[] { (Stages.Pretrain, 5), (Stages.Ppo, 0) })
         {
-            await local.WaitForAsync(moment, Limit);
+            await local.WaitForTrainerAsync(stage, step, Limit);
             using var trainer = Process.GetProcessById(LocalProcess.StackProcess(workspace.State, "trainer"));
             trainer.Kill();
         }

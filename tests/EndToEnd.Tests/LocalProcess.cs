@@ -1,13 +1,15 @@
 using System.Diagnostics;
+using System.Net.Http.Json;
 using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 
 namespace Rlhf.EndToEnd.Tests;
 
 /// <summary><c>local</c> as a process of its own, as a person starts it, in a folder of its own.</summary>
-internal sealed class LocalProcess : IAsyncDisposable
+internal sealed partial class LocalProcess : IAsyncDisposable
 {
     private readonly Process process;
     private readonly StringBuilder output = new();
@@ -82,6 +84,25 @@ internal sealed class LocalProcess : IAsyncDisposable
         return Output;
     }
 
+    /// <summary>Waits, over the API, until a trainer works on the stage; on a fast machine that is over before the display has said much.</summary>
+    /// <param name="stage">The stage.</param>
+    /// <param name="step">The step that it must have done.</param>
+    /// <param name="limit">How long it may take.</param>
+    public async Task WaitForTrainerAsync(string stage, int step, TimeSpan limit)
+    {
+        Match url = RunUrl().Match(await WaitForAsync(": started, http", limit));
+        using var http = new HttpClient();
+        for (var clock = Stopwatch.StartNew(); ; await Task.Delay(20, TestContext.Current.CancellationToken))
+        {
+            RunView run = (await http.GetFromJsonAsync<RunView>(url.Value, RlhfJson.Compact, TestContext.Current.CancellationToken))!;
+            bool isClaimed = run.Stage == stage && run.Stages.Any(entry => entry.Name == stage && entry.Attempts > 0);
+            if (isClaimed && (run.Progress?.Step ?? 0) >= step)
+                return;
+            if (process.HasExited || clock.Elapsed > limit)
+                throw new TimeoutException($"No trainer was seen at step {step} of {stage}.\n{Output}\n{Error}");
+        }
+    }
+
     /// <summary>SIGKILL, to this process alone: its children live on.</summary>
     public void Kill() => process.Kill(entireProcessTree: false);
 
@@ -126,6 +147,9 @@ internal sealed class LocalProcess : IAsyncDisposable
         lock (text)
             return text.ToString();
     }
+
+    [GeneratedRegex(@"http://\S+")]
+    private static partial Regex RunUrl();
 
     [DllImport("libc", EntryPoint = "kill")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

@@ -146,7 +146,8 @@ public sealed class ReplayCorpusTests(FunctionApp app)
         foreach (string id in instances)
         {
             string name = id == spec.RunId ? "run" : id[(spec.RunId.Length + 1)..].Replace(':', '.');
-            await File.WriteAllTextAsync(Path.Combine(folder, name + ".json"), new HistoryFile(id, store.History(id)).ToJson());
+            await File.WriteAllTextAsync(Path.Combine(folder, name + ".json"), new HistoryFile(id, store.History(id)).ToJson()
+                .Replace(RoomsTests.Repository + Path.DirectorySeparatorChar, string.Empty, StringComparison.Ordinal)); // stack traces name files
         }
 
         await app.PostAsync($"api/runs/{spec.RunId}/cancel");

@@ -136,8 +136,8 @@ public sealed class StorageRollbackTests(ChaosRuns chaos)
             ended.Outcome == AttemptOutcomes.StorageRollback
                 || (ended.Outcome == "failed" && ended.Reason!.Contains($"{BlobLayout.Metrics(attempt)}' is corrupt", StringComparison.Ordinal)),
             $"{ended}\n{trainer.Tail}");
+        // Rows of metrics that storage forgot before their attempt noticed are gone: no promise is made of a store that forgets.
         Assert.Equal(expected["dpo"], RunFingerprint.Of(report));
-        await RunChecks.AssertOneResultAsync(stack, report);
     }
 
     /// <summary>Waits until the emulator has just saved all that there is, so that it forgets what is done in the seconds after.</summary>

@@ -33,7 +33,7 @@ internal static class ScoreCommand
         (Tensor ids, Tensor? mask) = input.Tensors();
         Tensor last = tensor(input.LastTokens(model.Config.PadId)).unsqueeze(1);
         Tensor scores = model.Scores(model.Hidden(ids, mask)).gather(1, last).squeeze(1);
-        float[] rewards = [.. (scores - model.Config.RewardBias).data<float>()];
+        float[] rewards = [.. scores.Minus(model.Config.RewardBias).data<float>()];
         JsonOutput.Write(json =>
         {
             json.WriteStartObject();

@@ -1,4 +1,5 @@
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
 using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Generation;
@@ -48,9 +49,9 @@ public static class Sampler
     {
         using var scope = NewDisposeScope();
         // Inverse of the cumulative distribution; torch.multinomial takes eight times as long and its draws depend on the batch.
-        Tensor cumulative = (logits.to(ScalarType.Float64) / temperature).softmax(-1).cumsum(-1);
+        Tensor cumulative = logits.to(ScalarType.Float64).DividedBy(temperature).softmax(-1).cumsum(-1);
         Tensor total = cumulative.narrow(1, cumulative.shape[1] - 1, 1);
-        return cumulative.le(uniforms * total).sum(-1).clamp_max(logits.shape[1] - 1).MoveToOuterDisposeScope();
+        return cumulative.le(uniforms * total).sum(-1).AtMost(logits.shape[1] - 1).MoveToOuterDisposeScope();
     }
 
     private static void Decode(Transformer model, SamplingRow[] batch, SamplingOptions options)

@@ -1,3 +1,4 @@
+using Rlhf.Trainer.Native;
 using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
@@ -16,9 +17,9 @@ public static class Advantages
     /// <returns>[batch, time], 0 where masked.</returns>
     public static Tensor TokenRewards(Tensor scores, Tensor kl, Tensor mask, double klCoefficient)
     {
-        Tensor positions = arange(mask.shape[1], dtype: mask.dtype, device: mask.device);
-        Tensor last = (mask * (positions + 1)).argmax(dim: 1, keepdim: true);
-        return (kl * -klCoefficient * mask).scatter_add(1, last, scores.unsqueeze(1));
+        Tensor positions = TensorArithmetic.Range(0, mask.shape[1], mask.dtype, mask.device);
+        Tensor last = (mask * positions.Plus(1)).argmax(dim: 1, keepdim: true);
+        return (kl.Times(-klCoefficient) * mask).scatter_add(1, last, scores.unsqueeze(1));
     }
 
     /// <summary>Rewards of whole sequences: the score less β × the KL of all tokens (Ahmadian et al. 2024, eq. 3).</summary>
@@ -28,7 +29,7 @@ public static class Advantages
     /// <param name="klCoefficient">β.</param>
     /// <returns>[batch].</returns>
     public static Tensor Penalised(Tensor scores, Tensor kl, Tensor mask, double klCoefficient) =>
-        scores - klCoefficient * (kl * mask).sum(-1);
+        scores - (kl * mask).sum(-1).Times(klCoefficient);
 
     /// <summary>
     /// Generalised advantage estimation (Schulman et al. 2016, eq. 16) over the kept positions; the value after the last one is 0.
@@ -49,16 +50,16 @@ public static class Advantages
         Tensor nextAdvantage = zeros_like(nextValue);
         for (long t = time - 1; t >= 0; t--)
         {
-            Tensor kept = mask.select(1, t) > 0;
+            Tensor kept = mask.select(1, t).IsPositive();
             Tensor value = values.select(1, t);
-            Tensor delta = rewards.select(1, t) + gamma * nextValue - value;
-            nextAdvantage = where(kept, delta + gamma * lambda * nextAdvantage, nextAdvantage);
+            Tensor delta = rewards.select(1, t).Plus(nextValue.Times(gamma)) - value;
+            nextAdvantage = where(kept, delta.Plus(nextAdvantage.Times(gamma * lambda)), nextAdvantage);
             nextValue = where(kept, value, nextValue);
             columns[t] = nextAdvantage;
         }
 
         Tensor advantages = stack(columns, dim: 1) * mask;
-        return (advantages, advantages + values * mask);
+        return (advantages, advantages.Plus(values * mask));
     }
 
     /// <summary>
@@ -70,7 +71,7 @@ public static class Advantages
         long samples = rewards.shape[1];
         if (samples < 2)
             throw new ArgumentException($"leave-one-out needs at least 2 samples a prompt, got {samples}", nameof(rewards));
-        return (rewards - rewards.mean([1], keepdim: true)) * ((double)samples / (samples - 1));
+        return (rewards - rewards.mean([1], keepdim: true)).Times((double)samples / (samples - 1));
     }
 
     /// <summary>
@@ -85,6 +86,6 @@ public static class Advantages
         if (rewards.shape[1] < 2)
             throw new ArgumentException($"group advantages need at least 2 samples a prompt, got {rewards.shape[1]}", nameof(rewards));
         Tensor centred = rewards - rewards.mean([1], keepdim: true);
-        return scale ? centred / (rewards.std(1, unbiased: true, keepdim: true) + epsilon) : centred;
+        return scale ? centred / rewards.std(1, unbiased: true, keepdim: true).Plus(epsilon) : centred;
     }
 }

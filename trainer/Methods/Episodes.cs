@@ -1,6 +1,7 @@
 using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Generation;
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
 using Rlhf.Trainer.Tokenizers;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -82,5 +83,5 @@ public static class Episodes
 
     /// <summary>The critic's value of the state before every response token of a batch, [tokens], on the scale of rewards.</summary>
     internal static Tensor Values(Transformer critic, TokenBatch batch) =>
-        critic.Scores(batch.Predictors(critic.Hidden(batch.Ids))) - critic.Config.RewardBias;
+        critic.Scores(batch.Predictors(critic.Hidden(batch.Ids))).Minus(critic.Config.RewardBias);
 }

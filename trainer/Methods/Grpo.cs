@@ -4,6 +4,7 @@ using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Methods.Optimizers;
 using Rlhf.Trainer.Methods.RewardSources;
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
 using Rlhf.Trainer.Tokenizers;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -156,7 +157,7 @@ public sealed class Grpo : IPolicyMethod
             double weight = (double)batch.Tokens / tokens;
             return (loss.Loss, new PolicyShare(
                 loss.Loss.ToDouble(), weight * loss.ClipFraction.ToDouble(), weight * loss.ApproximateKl.ToDouble(),
-                weight * entropy.mean().ToDouble(), loss.Ratio.masked_select(mask > 0).ToSingles()));
+                weight * entropy.mean().ToDouble(), loss.Ratio.masked_select(mask.IsPositive()).ToSingles()));
         }
     }
 }

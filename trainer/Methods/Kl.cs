@@ -1,3 +1,4 @@
+using Rlhf.Trainer.Native;
 using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
@@ -13,7 +14,7 @@ public static class Kl
     public static Tensor K1(Tensor logProbs, Tensor referenceLogProbs) => logProbs - referenceLogProbs;
 
     /// <summary>k2 = (log p - log q)^2 / 2: biased, never negative; its gradient is that of the true KL.</summary>
-    public static Tensor K2(Tensor logProbs, Tensor referenceLogProbs) => (logProbs - referenceLogProbs).square() / 2;
+    public static Tensor K2(Tensor logProbs, Tensor referenceLogProbs) => (logProbs - referenceLogProbs).Squared().DividedBy(2);
 
     /// <summary>k3 = q/p - 1 - log(q/p): unbiased, never negative.</summary>
     public static Tensor K3(Tensor logProbs, Tensor referenceLogProbs)

@@ -1,4 +1,5 @@
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -17,7 +18,7 @@ internal static class LanguageModelling
     public static (Tensor Loss, double Accuracy) Loss(Transformer model, TokenBatch batch, long tokens)
     {
         Tensor logits = model.Logits(batch.Predictors(model.Hidden(batch.Ids)));
-        Tensor loss = -Losses.LogProbs(logits, batch.Targets).sum() / (double)tokens;
+        Tensor loss = (-Losses.LogProbs(logits, batch.Targets).sum()).DividedBy(tokens);
         using IDisposable noGradient = no_grad();
         return (loss, logits.argmax(-1).eq(batch.Targets).sum().ToDouble() / tokens);
     }

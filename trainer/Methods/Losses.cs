@@ -1,4 +1,5 @@
 using Rlhf.Spec;
+using Rlhf.Trainer.Native;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn.functional;
 
@@ -59,7 +60,7 @@ public static class Losses
     /// <param name="mask">[...], 1 where the target counts.</param>
     /// <param name="tokens">The global token normaliser.</param>
     public static Tensor CrossEntropy(Tensor logits, Tensor targets, Tensor mask, double tokens) =>
-        Masked.Sum(-LogProbs(logits, targets), mask) / tokens;
+        Masked.Sum(-LogProbs(logits, targets), mask).DividedBy(tokens);
 
     /// <summary>
     /// PPO's clipped surrogate (Schulman et al. 2017, eq. 7), negated: mean over tokens of max(-A r, -A clip(r, 1 - low, 1 + high)).
@@ -76,9 +77,9 @@ public static class Losses
     {
         Tensor logRatio = logProbs - oldLogProbs;
         (Tensor losses, Tensor clipped, Tensor ratio) = ClippedSurrogate(logRatio, advantages, clipLow, clipHigh);
-        Tensor loss = tokens is { } count ? Masked.Sum(losses, mask) / count : Masked.Mean(losses, mask);
+        Tensor loss = tokens is { } count ? Masked.Sum(losses, mask).DividedBy(count) : Masked.Mean(losses, mask);
         using (no_grad())
-            return new PolicyLoss(loss, Masked.Mean(clipped, mask), Masked.Mean(logRatio.square() / 2, mask), ratio.detach());
+            return new PolicyLoss(loss, Masked.Mean(clipped, mask), Masked.Mean(logRatio.Squared().DividedBy(2), mask), ratio.detach());
     }
 
     /// <summary>
@@ -93,11 +94,11 @@ public static class Losses
     /// <param name="tokens">Global token normaliser of the optimizer step; the number of kept tokens where null.</param>
     public static ValueLoss ClippedValue(Tensor values, Tensor oldValues, Tensor returns, Tensor mask, double clip, double? tokens = null)
     {
-        Tensor squared = (values - returns).square();
+        Tensor squared = (values - returns).Squared();
         // Clamped between bounds, not as old + clamp(difference): inside the range the value stays exact, so no rounding counts as clipped.
-        Tensor squaredClipped = (values.maximum(oldValues - clip).minimum(oldValues + clip) - returns).square();
+        Tensor squaredClipped = (values.maximum(oldValues.Minus(clip)).minimum(oldValues.Plus(clip)) - returns).Squared();
         Tensor larger = max(squared, squaredClipped);
-        Tensor loss = 0.5 * (tokens is { } count ? Masked.Sum(larger, mask) / count : Masked.Mean(larger, mask));
+        Tensor loss = (tokens is { } count ? Masked.Sum(larger, mask).DividedBy(count) : Masked.Mean(larger, mask)).Times(0.5);
         using (no_grad())
             return new ValueLoss(loss, Masked.Mean((squaredClipped > squared).to(mask.dtype), mask));
     }
@@ -114,7 +115,7 @@ public static class Losses
     {
         Tensor gap = margin is null ? chosen - rejected : chosen - rejected - margin;
         Tensor loss = -logsigmoid(gap).mean();
-        return centre == 0 ? loss : loss + centre * (chosen + rejected).square().mean();
+        return centre == 0 ? loss : loss.Plus(chosen.Plus(rejected).Squared().mean().Times(centre));
     }
 
     /// <summary>
@@ -132,7 +133,7 @@ public static class Losses
         Tensor margins = tensor(pairs.Margins, dtype: rewards.dtype, device: rewards.device);
         Tensor losses = -logsigmoid(better - worse - margins);
         if (centre != 0)
-            losses = losses + centre * (better + worse).square();
+            losses = losses.Plus(better.Plus(worse).Squared().Times(centre));
         return (losses * weights).sum();
     }
 
@@ -155,12 +156,12 @@ public static class Losses
         Tensor gap = chosen - rejected;
         Tensor losses = kind switch
         {
-            PreferenceLossKind.Sigmoid when labelSmoothing == 0 => -logsigmoid(beta * gap),
-            PreferenceLossKind.Sigmoid => -logsigmoid(beta * gap) * (1 - labelSmoothing) - logsigmoid(-beta * gap) * labelSmoothing,
-            PreferenceLossKind.Ipo => (gap - 1 / (2 * beta)).square(),
+            PreferenceLossKind.Sigmoid when labelSmoothing == 0 => -logsigmoid(gap.Times(beta)),
+            PreferenceLossKind.Sigmoid => (-logsigmoid(gap.Times(beta))).Times(1 - labelSmoothing) - logsigmoid(gap.Times(-beta)).Times(labelSmoothing),
+            PreferenceLossKind.Ipo => gap.Minus(1 / (2 * beta)).Squared(),
             _ => throw new ArgumentOutOfRangeException(nameof(kind), kind, "unknown preference loss"),
         };
-        return new PreferenceLoss(losses, beta * chosen.detach(), beta * rejected.detach());
+        return new PreferenceLoss(losses, chosen.detach().Times(beta), rejected.detach().Times(beta));
     }
 
     /// <summary>
@@ -188,19 +189,19 @@ public static class Losses
         if (beta != 0)
         {
             ArgumentNullException.ThrowIfNull(referenceLogProbs);
-            losses = losses + beta * Kl.K3(logProbs, referenceLogProbs);
+            losses = losses.Plus(Kl.K3(logProbs, referenceLogProbs).Times(beta));
         }
 
         long sequences = step?.Sequences ?? mask.shape[0];
         Tensor loss = aggregation switch
         {
-            TokenAggregation.TokenMean => step is { Tokens: var tokens } ? Masked.Sum(losses, mask) / tokens : Masked.Mean(losses, mask),
-            TokenAggregation.SequenceMean => Masked.MeanOfRowMeans(losses, mask) * ((double)mask.shape[0] / sequences),
-            TokenAggregation.FixedLength => Masked.Sum(losses, mask) / (sequences * maxLength),
+            TokenAggregation.TokenMean => step is { Tokens: var tokens } ? Masked.Sum(losses, mask).DividedBy(tokens) : Masked.Mean(losses, mask),
+            TokenAggregation.SequenceMean => Masked.MeanOfRowMeans(losses, mask).Times((double)mask.shape[0] / sequences),
+            TokenAggregation.FixedLength => Masked.Sum(losses, mask).DividedBy(sequences * maxLength),
             _ => throw new ArgumentOutOfRangeException(nameof(aggregation), aggregation, "unknown aggregation"),
         };
         using (no_grad())
-            return new PolicyLoss(loss, Masked.Mean(clipped, mask), Masked.Mean(logRatio.square() / 2, mask), ratio.detach());
+            return new PolicyLoss(loss, Masked.Mean(clipped, mask), Masked.Mean(logRatio.Squared().DividedBy(2), mask), ratio.detach());
     }
 
     /// <summary>Per-token clipped losses, a 0/1 tensor of where the clip decided, and the ratio, each of the log-ratio's shape.</summary>
@@ -209,14 +210,14 @@ public static class Losses
     {
         Tensor ratio = logRatio.exp();
         Tensor unclipped = -advantages * ratio;
-        Tensor clipped = -advantages * ratio.clamp(1 - clipLow, 1 + clipHigh);
+        Tensor clipped = -advantages * ratio.Within(1 - clipLow, 1 + clipHigh);
         return (max(unclipped, clipped), (clipped > unclipped).to(logRatio.dtype), ratio);
     }
 
     private static Tensor Tempered(Tensor logits, double temperature)
     {
         Tensor wide = logits.dtype is ScalarType.BFloat16 or ScalarType.Float16 ? logits.to(ScalarType.Float32) : logits;
-        return temperature == 1 ? wide : wide / temperature;
+        return temperature == 1 ? wide : wide.DividedBy(temperature);
     }
 
     private static Tensor max(Tensor left, Tensor right) => left.maximum(right);

@@ -1,3 +1,4 @@
+using Rlhf.Trainer.Native;
 using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Methods;
@@ -26,16 +27,16 @@ public static class Masked
     public static Tensor MeanOfRowMeans(Tensor values, Tensor mask)
     {
         Tensor counts = mask.sum(-1);
-        Tensor rowMeans = (values * mask).sum(-1) / counts.clamp(min: 1);
-        return rowMeans.sum() / counts.clamp(max: 1).sum();
+        Tensor rowMeans = (values * mask).sum(-1) / counts.AtLeast(1);
+        return rowMeans.sum() / counts.AtMost(1).sum();
     }
 
     /// <summary>Variance of the kept values: unbiased (Bessel's n - 1) by default, else the population's.</summary>
     public static Tensor Variance(Tensor values, Tensor mask, bool unbiased = true)
     {
         Tensor count = mask.sum();
-        Tensor variance = Mean((values - Mean(values, mask)).square(), mask);
-        return unbiased ? variance * (count / (count - 1).clamp(min: 1)) : variance;
+        Tensor variance = Mean((values - Mean(values, mask)).Squared(), mask);
+        return unbiased ? variance * (count / count.Minus(1).AtLeast(1)) : variance;
     }
 
     /// <summary>
@@ -45,8 +46,8 @@ public static class Masked
     public static Tensor Whiten(Tensor values, Tensor mask, bool shiftMean = true)
     {
         Tensor mean = Mean(values, mask);
-        Tensor whitened = (values - mean) * (Variance(values, mask) + VarianceEpsilon).rsqrt();
-        return (shiftMean ? whitened : whitened + mean) * mask;
+        Tensor whitened = (values - mean) * Variance(values, mask).Plus(VarianceEpsilon).rsqrt();
+        return (shiftMean ? whitened : whitened.Plus(mean)) * mask;
     }
 
     /// <summary>

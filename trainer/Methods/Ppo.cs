@@ -4,6 +4,7 @@ using Rlhf.Trainer.Data;
 using Rlhf.Trainer.Methods.Optimizers;
 using Rlhf.Trainer.Methods.RewardSources;
 using Rlhf.Trainer.Models;
+using Rlhf.Trainer.Native;
 using Rlhf.Trainer.Tokenizers;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -157,7 +158,7 @@ public sealed class Ppo : IPolicyMethod
         metrics["objective/rlhf_reward"] = metrics["objective/score_after_penalty"] + metrics["objective/non_score_reward"];
         metrics["val/explained_variance"] = Masked.ExplainedVariance(values, returns, mask);
         metrics["val/mean"] = Masked.Mean(values, mask).ToDouble();
-        metrics["val/error"] = Masked.Mean((values - returns).square(), mask).ToDouble();
+        metrics["val/error"] = Masked.Mean((values - returns).Squared(), mask).ToDouble();
         return new Experience(
             rollout, JaggedRows.Unpadded(used, rollout.Lengths), JaggedRows.Unpadded(returns, rollout.Lengths));
     }
@@ -218,7 +219,7 @@ public sealed class Ppo : IPolicyMethod
                 TokenBatch demonstrated = TokenBatch.Of(ptx[some], tokenizer.PadId, Policy.Device);
                 (Tensor ptxShare, _) = LanguageModelling.Loss(Policy, demonstrated, ptxTokens);
                 ptxLoss = ptxShare.ToDouble();
-                total = total + spec.PtxCoefficient * ptxShare;
+                total = total.Plus(ptxShare.Times(spec.PtxCoefficient));
             }
 
             var share = new PolicyShare(

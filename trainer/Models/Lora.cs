@@ -1,3 +1,4 @@
+using Rlhf.Trainer.Native;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn;
@@ -128,14 +129,14 @@ internal sealed record LoraPair(Parameter A, Parameter B, double Scale)
 {
     /// <summary>What the adapter adds to Wx: (..., inputs) to (..., outputs).</summary>
     public Tensor Apply(Tensor x, CastWeights casts) =>
-        functional.linear(functional.linear(x, casts.Of(A, x.dtype)), casts.Of(B, x.dtype)) * Scale;
+        functional.linear(functional.linear(x, casts.Of(A, x.dtype)), casts.Of(B, x.dtype)).Times(Scale);
 
     /// <summary>The matrix that computes the same alone, in W's own layout: W + scale·BA.</summary>
     /// <param name="weight">(outputs, inputs), or (inputs, outputs) where <paramref name="transposed"/>.</param>
     /// <param name="transposed">GPT-2's Conv1D; PEFT calls it fan_in_fan_out.</param>
     public Tensor MergedWith(Tensor weight, bool transposed)
     {
-        Tensor product = B.matmul(A) * Scale;
-        return weight + (transposed ? product.t() : product);
+        Tensor product = B.matmul(A).Times(Scale);
+        return weight.Plus(transposed ? product.t() : product);
     }
 }

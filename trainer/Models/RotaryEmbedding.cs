@@ -1,3 +1,4 @@
+using Rlhf.Trainer.Native;
 using static TorchSharp.torch;
 
 namespace Rlhf.Trainer.Models;
@@ -94,7 +95,7 @@ internal sealed class RotaryEmbedding : IDisposable
     }
 
     private Tensor RotateAll(Tensor x, (Tensor Cosine, Tensor Sine) rotation) =>
-        (x * rotation.Cosine).addcmul(x.roll(dimension / 2, 3), rotation.Sine, 1);
+        (x * rotation.Cosine).PlusProduct(x.roll(dimension / 2, 3), rotation.Sine);
 
     public void Dispose()
     {

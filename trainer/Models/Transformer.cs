@@ -1,4 +1,5 @@
 using Rlhf.Spec;
+using Rlhf.Trainer.Native;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 using static TorchSharp.torch.nn;
@@ -148,9 +149,9 @@ public sealed class Transformer : IDisposable
         if (projectIn is { } into) x = Widened(into.Apply(Narrowed(x)));
         if (positionEmbedding is not null)
         {
-            x += positions is null
+            x = x.Plus(positions is null
                 ? positionEmbedding.narrow(0, past + Config.PositionOffset, count)
-                : positionEmbedding.index_select(0, positions.flatten() + Config.PositionOffset).view(x.shape);
+                : positionEmbedding.index_select(0, positions.flatten().Plus(Config.PositionOffset)).view(x.shape));
         }
 
         var attention = new Attention
@@ -281,8 +282,8 @@ public sealed class Transformer : IDisposable
         {
             bool intoResidual = name.EndsWith($"{names.AttentionOutput}.weight", StringComparison.Ordinal)
                 || name.EndsWith($"{names.Down}.weight", StringComparison.Ordinal);
-            if (name.EndsWith(".bias", StringComparison.Ordinal)) weight.fill_(0);
-            else if (weight.dim() == 1) weight.fill_(1);
+            if (name.EndsWith(".bias", StringComparison.Ordinal)) weight.FillWith(0);
+            else if (weight.dim() == 1) weight.FillWith(1);
             else Fill(weight, normal, intoResidual ? residual : deviation);
         }
     }
@@ -333,14 +334,14 @@ public sealed class Transformer : IDisposable
     {
         if (Config.PostNorm)
         {
-            x = block.AttentionNorm.Apply(x + Attend(block, layer, Narrowed(x), attention));
-            return block.FeedForwardNorm.Apply(x + FeedForward(block, Narrowed(x)));
+            x = block.AttentionNorm.Apply(x.Plus(Attend(block, layer, Narrowed(x), attention)));
+            return block.FeedForwardNorm.Apply(x.Plus(FeedForward(block, Narrowed(x))));
         }
 
         Tensor attended = Attend(block, layer, Narrowed(block.AttentionNorm.Apply(x)), attention);
-        if (Config.ParallelResidual) return x + attended + FeedForward(block, Narrowed(block.FeedForwardNorm.Apply(x)));
-        x += attended;
-        return x + FeedForward(block, Narrowed(block.FeedForwardNorm.Apply(x)));
+        if (Config.ParallelResidual) return x.Plus(attended).Plus(FeedForward(block, Narrowed(block.FeedForwardNorm.Apply(x))));
+        x = x.Plus(attended);
+        return x.Plus(FeedForward(block, Narrowed(block.FeedForwardNorm.Apply(x))));
     }
 
     /// <summary>What goes into matrix products, in their number format; the sums of the residual stream stay float32.</summary>
@@ -427,7 +428,7 @@ public sealed class Transformer : IDisposable
 
     // ---- positions and masks --------------------------------------------------------------------------------------------------------
 
-    private static Tensor Positions(Tensor attentionMask) => (attentionMask.to(ScalarType.Int64).cumsum(1) - 1).clamp_min(0);
+    private static Tensor Positions(Tensor attentionMask) => attentionMask.to(ScalarType.Int64).cumsum(1).Minus(1).AtLeast(0);
 
     /// <summary>
     /// Where each of the T new tokens may look among the S tokens: a boolean (B or 1, 1, T, S), or null for plain causal.
@@ -438,10 +439,10 @@ public sealed class Transformer : IDisposable
         bool windowed = Config.SlidingWindow is { } w && seen > w;
         if (padding is null && !windowed && (past == 0 || count == 1)) return null;
 
-        Tensor to = arange(seen, ScalarType.Int64, Device).unsqueeze(0);
-        Tensor from = arange(past, seen, ScalarType.Int64, Device).unsqueeze(1);
+        Tensor to = TensorArithmetic.Range(0, seen, ScalarType.Int64, Device).unsqueeze(0);
+        Tensor from = TensorArithmetic.Range(past, seen, ScalarType.Int64, Device).unsqueeze(1);
         Tensor allowed = to.le(from); // (T, S)
-        if (windowed) allowed = allowed.logical_and(to.gt(from - Config.SlidingWindow!.Value));
+        if (windowed) allowed = allowed.logical_and(to.gt(from.Minus(Config.SlidingWindow!.Value)));
         if (padding is null) return allowed.view(1, 1, count, seen);
 
         // A padding token sees itself, so that no row of the softmax is empty; nothing looks at what comes out of it.
@@ -573,14 +574,14 @@ public sealed class Transformer : IDisposable
         {
             Tensor weight = Casts.Of(Weight, x.dtype);
             Tensor y = functional.linear(x, Transposed ? weight.t() : weight, Bias is null ? null : Casts.Of(Bias, x.dtype));
-            return Pair is null ? y : y + Pair.Apply(x, Casts);
+            return Pair is null ? y : y.Plus(Pair.Apply(x, Casts));
         }
     }
 
     private sealed record Norm(Parameter Weight, Parameter? Bias, double Epsilon)
     {
         public Tensor Apply(Tensor x) => Bias is null
-            ? x * (x.square().mean([-1], keepdim: true) + Epsilon).rsqrt() * Weight
+            ? x * x.Squared().mean([-1], keepdim: true).Plus(Epsilon).rsqrt() * Weight
             : functional.layer_norm(x, Weight.shape, Weight, Bias, Epsilon);
     }
 }

@@ -1,3 +1,4 @@
+using Rlhf.Trainer.Native;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -77,14 +78,14 @@ public sealed class AdamW : IDisposable
         Tensor[] gradients = [.. slots.Select(slot => slot.Parameter.grad ?? throw new InvalidOperationException(
             $"parameter '{slot.Name}' has no gradient; leave it out of the optimizer or use it in the loss"))];
 
-        double norm = ((Tensor)Kernels.Value.invoke("norm", (object)gradients)).ToDouble();
+        double norm = ((Tensor)Invoke("norm", [gradients])).ToDouble();
         if (double.IsFinite(norm))
         {
             double factor = maxGradientNorm / (norm + ClipEpsilon);
             if (factor < 1)
-                Kernels.Value.invoke("scale", gradients, factor);
+                Invoke("scale", [gradients], factor);
             Steps++;
-            stepTensor.fill_(Steps);
+            stepTensor.FillWith(Steps);
             Update(gradients, learningRate, slot => slot.Parameter.dim() >= 2, options.WeightDecay);
             Update(gradients, learningRate, slot => slot.Parameter.dim() < 2, 0);
         }
@@ -145,13 +146,29 @@ public sealed class AdamW : IDisposable
         int[] chosen = [.. Enumerable.Range(0, slots.Count).Where(i => belongs(slots[i]))];
         if (chosen.Length == 0)
             return;
-        Kernels.Value.invoke(
+        Invoke(
             "step",
-            chosen.Select(i => slots[i].Parameter).ToArray(),
-            chosen.Select(i => gradients[i]).ToArray(),
-            chosen.Select(i => slots[i].First).ToArray(),
-            chosen.Select(i => slots[i].Second).ToArray(),
-            Enumerable.Repeat(stepTensor, chosen.Length).ToArray(),
+            [
+                [.. chosen.Select(i => slots[i].Parameter)],
+                [.. chosen.Select(i => gradients[i])],
+                [.. chosen.Select(i => slots[i].First)],
+                [.. chosen.Select(i => slots[i].Second)],
+                [.. Enumerable.Repeat(stepTensor, chosen.Length)],
+            ],
             learningRate, options.Beta1, options.Beta2, options.Epsilon, weightDecay);
+    }
+
+    /// <summary>
+    /// Runs a kernel. All that it is given outlives the call: of a number that TorchSharp has to convert itself it keeps no reference, and
+    /// a garbage collection meanwhile frees it before libtorch has read it (see <see cref="TensorArithmetic"/>).
+    /// </summary>
+    private static object Invoke(string kernel, Tensor[][] tensors, params double[] numbers)
+    {
+        Scalar[] scalars = [.. numbers.Select(number => number.ToScalar())];
+        object result = Kernels.Value.invoke(kernel, [.. tensors, .. scalars]);
+        foreach (Scalar scalar in scalars)
+            scalar.Dispose();
+        GC.KeepAlive(tensors);
+        return result;
     }
 }

@@ -248,7 +248,8 @@ public static class RlhfRun
             {
                 RewardGain gain = await context.CallActivityAsync<RewardGain>(
                     nameof(ReportActivities.ReadRewardGain), new RewardGainRequest(run.RunId, Spec.Method, evaluation), Retries.Storage);
-                reason = $"{gain.Metric} rose by {gain.Gain:0.###}; promotion.minRewardGain is {least:0.###}";
+                string moved = gain.Gain < 0 ? "fell" : "rose";
+                reason = $"{gain.Metric} {moved} by {Math.Abs(gain.Gain):0.###}; promotion.minRewardGain is {least:0.###}";
                 if (!(gain.Gain >= least))
                     return new PromotionReport(false, reason, null, null);
             }

@@ -76,17 +76,19 @@ public sealed class DecisionTests(FunctionApp app)
         Assert.Equal(JobState.Cancelled, (await app.JobAsync(spec.RunId, Stages.Reward))!.State);
     }
 
-    [Fact]
-    public async Task A_gain_below_the_promotion_gate_promotes_nothing()
+    [Theory]
+    [InlineData("small-gain", 0.6, 0.6, "proxy_reward rose by 0.5; promotion.minRewardGain is 0.6")]
+    [InlineData("a-loss", 0.0, -0.2, "proxy_reward fell by 0.3; promotion.minRewardGain is 0")]
+    public async Task A_gain_below_the_promotion_gate_promotes_nothing(string name, double least, double reward, string reason)
     {
-        TestSpec spec = (await TestSpec.CreateAsync(app, "small-gain")).With("promotion.minRewardGain", 0.6);
-        await using FakeTrainer trainer = app.Trainer(spec);
+        TestSpec spec = (await TestSpec.CreateAsync(app, name)).With("promotion.minRewardGain", least);
+        await using FakeTrainer trainer = app.Trainer(spec, _ => new FakeBehaviour { AlignedReward = reward });
         await app.StartAsync(spec);
         Assert.Equal(RunStates.Succeeded, (await app.EndAsync(spec.RunId)).State);
         PromotionReport promotion = (await app.ReportAsync(spec.RunId)).Promotion!;
         Assert.False(promotion.Promoted);
-        Assert.Equal("proxy_reward rose by 0.5; promotion.minRewardGain is 0.6", promotion.Reason);
-        Assert.Null(await app.Blobs.ReadAsync(BlobLayout.ProductionModel("small-gain"), CancellationToken.None));
-        Assert.NotNull(await app.Blobs.ReadAsync(BlobLayout.ModelVersion("small-gain", spec.RunId), CancellationToken.None));
+        Assert.Equal(reason, promotion.Reason);
+        Assert.Null(await app.Blobs.ReadAsync(BlobLayout.ProductionModel(name), CancellationToken.None));
+        Assert.NotNull(await app.Blobs.ReadAsync(BlobLayout.ModelVersion(name, spec.RunId), CancellationToken.None));
     }
 }

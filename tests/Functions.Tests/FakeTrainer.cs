@@ -31,6 +31,9 @@ internal sealed record FakeBehaviour
     /// <summary>Goes on whatever it is told.</summary>
     public bool Deaf { get; init; }
 
+    /// <summary>What the evaluation finds; SFT has 0.1.</summary>
+    public double AlignedReward { get; init; } = 0.6;
+
     /// <summary>Summary metrics, above the default ones.</summary>
     public IReadOnlyDictionary<string, double> Metrics { get; init; } = new Dictionary<string, double>();
 }
@@ -152,7 +155,7 @@ internal sealed class FakeTrainer : IAsyncDisposable
         return done with
         {
             Models = await ModelsAsync(attempt, run, step),
-            Artifacts = attempt.Spec.Kind == JobKind.Evaluate ? await EvaluationAsync(run.Spec.Method) : new Dictionary<string, ContentFile>(),
+            Artifacts = attempt.Spec.Kind == JobKind.Evaluate ? await EvaluationAsync(run.Spec.Method, behaviour.AlignedReward) : new Dictionary<string, ContentFile>(),
             Metrics = DefaultMetrics(attempt.Spec.Kind, step).Concat(behaviour.Metrics)
                 .GroupBy(metric => metric.Key).ToDictionary(group => group.Key, group => group.Last().Value),
         };
@@ -200,14 +203,14 @@ internal sealed class FakeTrainer : IAsyncDisposable
         return new() { [role] = new ModelRef(BlobLayout.Content(folder.Sha256), weights.Sha256) };
     }
 
-    private async Task<Dictionary<string, ContentFile>> EvaluationAsync(PreferenceMethod method)
+    private async Task<Dictionary<string, ContentFile>> EvaluationAsync(PreferenceMethod method, double alignedReward)
     {
         var report = new EvaluationReport
         {
             Table =
             [
                 new EvaluationRow("sft", "proxy_reward", 0.1, 20, 0.05),
-                new EvaluationRow(Stages.Of(method), "proxy_reward", 0.6, 20, 0.05),
+                new EvaluationRow(Stages.Of(method), "proxy_reward", alignedReward, 20, 0.05),
             ],
             Samples = [new EvaluationSample("What is 1?", "One", "It is 1").WithAligned(method, "It is 1.")],
         };

@@ -54,9 +54,14 @@ public sealed class KillTests(ChaosRuns chaos)
             await RunChecks.AssertOneResultAsync(stack, report);
         }
 
-        IReadOnlyList<AttemptLine> ledger = stack.Ledger;
-        int[] repeated = [.. ledger.GroupBy(line => line.Job).SelectMany(Repeated)];
-        Assert.All(repeated, steps => Assert.InRange(steps, 0, CheckpointInterval + 1));
+        // The stack's trainers have done jobs of other tests too, which damage checkpoints and let the storage forget them.
+        HashSet<string> own = [.. runs.Select(run => run.RunId)];
+        AttemptLine[] ledger = [.. stack.Ledger.Where(line => own.Contains(line.Job.Split('/')[0]))];
+        (string Job, int Steps)[] repeats =
+            [.. ledger.GroupBy(line => line.Job).SelectMany(job => Repeated(job).Select(steps => (job.Key, steps)))];
+        Assert.NotEmpty(repeats);
+        Assert.DoesNotContain(repeats, repeat => repeat.Steps is < 0 or > CheckpointInterval + 1);
+        int[] repeated = [.. repeats.Select(repeat => repeat.Steps)];
         double[] recovery = [.. losses.Select(loss => Recovery(loss.Utc, loss.At, ledger)).OfType<double>()];
         Figures.Report(string.Create(
             CultureInfo.InvariantCulture,

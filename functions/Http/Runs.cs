@@ -17,9 +17,6 @@ public sealed class Runs(IBlobStore blobs, JobControl jobs, RunStart starts, Run
     private const int LargestSpec = 256 * 1024;
     private const int LargestAnswer = 16 * 1024;
 
-    /// <summary>What the hint says that a request of people raises.</summary>
-    private const string Control = "control";
-
     /// <summary>Starts a run. The same id with the same spec is the same run.</summary>
     [Function(nameof(StartRun))]
     public async Task<IActionResult> StartRun(
@@ -285,10 +282,10 @@ public sealed class Runs(IBlobStore blobs, JobControl jobs, RunStart starts, Run
                 // Nobody works by a damaged job document; the stage's orchestration reads what was asked before it mends it.
             }
 
-            await client.TryRaiseAsync($"{id}:{stage}", JobDriver.ChangedEvent, Control, cancellation);
+            await client.TryRaiseAsync($"{id}:{stage}", JobDriver.ChangedEvent, JobDriver.PeoplesHint, cancellation);
         }
 
-        await client.TryRaiseAsync(id, JobDriver.ChangedEvent, Control, cancellation);
+        await client.TryRaiseAsync(id, JobDriver.ChangedEvent, JobDriver.PeoplesHint, cancellation);
         return new StatusCodeResult(StatusCodes.Status202Accepted);
     }
 }

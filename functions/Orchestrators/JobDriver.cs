@@ -13,6 +13,9 @@ internal static class JobDriver
     /// <summary>The hint that something about the stage's job, or what people want of the run, has changed.</summary>
     public const string ChangedEvent = "changed";
 
+    /// <summary>What the hint says where people have asked for something; a trainer's names the attempt.</summary>
+    public const string PeoplesHint = "control";
+
     /// <summary>Looks in one generation of an orchestrator: replay is quadratic in its history, which ContinueAsNew empties.</summary>
     private const int LooksPerGeneration = 60;
 
@@ -30,7 +33,8 @@ internal static class JobDriver
                 if (watch.PauseSeconds > 0)
                 {
                     context.SetCustomStatus(StageStatus.Of(order, watch));
-                    await WaitAsync(context, watch.PauseSeconds);
+                    // The hint of the end that the pause follows may come now, where the last look was faster than it.
+                    await WaitAsync(context, watch.PauseSeconds, hint => hint == PeoplesHint);
                 }
 
                 JobSent sent = await context.CallActivityAsync<JobSent>(
@@ -67,13 +71,17 @@ internal static class JobDriver
         return watch;
     }
 
-    /// <summary>Waits for the event, at most so long.</summary>
-    private static async Task WaitAsync(TaskOrchestrationContext context, double seconds)
+    /// <summary>Waits for a hint, at most so long.</summary>
+    /// <param name="context">The orchestrator's.</param>
+    /// <param name="seconds">The longest wait.</param>
+    /// <param name="counts">Which hints end it; all of them where null.</param>
+    private static async Task WaitAsync(TaskOrchestrationContext context, double seconds, Func<string, bool>? counts = null)
     {
         using var raceOver = new CancellationTokenSource();
-        Task hint = context.WaitForExternalEvent<string>(ChangedEvent, raceOver.Token);
+        Task<string> hint = context.WaitForExternalEvent<string>(ChangedEvent, raceOver.Token);
         Task due = context.CreateTimer(TimeSpan.FromSeconds(seconds), raceOver.Token);
-        await Task.WhenAny(hint, due);
+        while (await Task.WhenAny(hint, due) == hint && counts?.Invoke(await hint) == false)
+            hint = context.WaitForExternalEvent<string>(ChangedEvent, raceOver.Token);
 #pragma warning disable CA1849 // CancelAsync would run the callbacks on the thread pool, where an orchestrator may not be.
         raceOver.Cancel();
 #pragma warning restore CA1849

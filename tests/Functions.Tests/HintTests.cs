@@ -39,6 +39,30 @@ public sealed class HintTests(FunctionApp app)
     }
 
     [Fact]
+    public async Task A_pause_is_ended_by_people_and_not_by_the_late_hint_of_what_it_follows()
+    {
+        TestSpec spec = (await TestSpec.CreateAsync(app)).With("trainer.lostAfterSeconds", 300);
+        var full = new JobError(JobErrorKind.DiskFull, "no space left", "Make room.");
+        await using FakeTrainer trainer = app.Trainer(
+            spec, attempt => attempt.Stage == Stages.Sft ? new FakeBehaviour { EndAt = 2, Error = full } : new FakeBehaviour());
+        await app.StartAsync(spec);
+        await app.UntilAsync(
+            spec.RunId, view => view.Activity?.Contains("waiting for the next attempt, in 300 s", StringComparison.Ordinal) == true);
+        for (int i = 0; i < 3; i++)
+        {
+            await app.Client.RaiseEventAsync(
+                $"{spec.RunId}:{Stages.Sft}", JobDriver.ChangedEvent, $"{JobState.Failed} 1", CancellationToken.None);
+        }
+
+        await Task.Delay(1000);
+        Assert.Equal((Stages.Sft, 1), trainer.Claims.Last());
+        Assert.Equal(1, (await app.JobAsync(spec.RunId, Stages.Sft))!.Fence);
+
+        await app.PostAsync($"api/runs/{spec.RunId}/cancel");
+        Assert.Equal(RunStates.Cancelled, (await app.EndAsync(spec.RunId, seconds: 100)).State);
+    }
+
+    [Fact]
     public async Task A_watch_goes_on_through_many_generations_and_loses_nothing()
     {
         TestSpec spec = await TestSpec.CreateAsync(app);

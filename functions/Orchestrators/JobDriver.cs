@@ -34,7 +34,7 @@ internal static class JobDriver
                 {
                     context.SetCustomStatus(StageStatus.Of(order, watch));
                     // The hint of the end that the pause follows may come now, where the last look was faster than it.
-                    await WaitAsync(context, watch.PauseSeconds, hint => hint == PeoplesHint);
+                    await WaitAsync(context, watch.PauseSeconds, forPeople: true);
                 }
 
                 JobSent sent = await context.CallActivityAsync<JobSent>(
@@ -74,13 +74,13 @@ internal static class JobDriver
     /// <summary>Waits for a hint, at most so long.</summary>
     /// <param name="context">The orchestrator's.</param>
     /// <param name="seconds">The longest wait.</param>
-    /// <param name="counts">Which hints end it; all of them where null.</param>
-    private static async Task WaitAsync(TaskOrchestrationContext context, double seconds, Func<string, bool>? counts = null)
+    /// <param name="forPeople">Whether a trainer's hint is passed over.</param>
+    private static async Task WaitAsync(TaskOrchestrationContext context, double seconds, bool forPeople = false)
     {
         using var raceOver = new CancellationTokenSource();
         Task<string> hint = context.WaitForExternalEvent<string>(ChangedEvent, raceOver.Token);
         Task due = context.CreateTimer(TimeSpan.FromSeconds(seconds), raceOver.Token);
-        while (await Task.WhenAny(hint, due) == hint && counts?.Invoke(await hint) == false)
+        while (await Task.WhenAny(hint, due) == hint && forPeople && await hint != PeoplesHint)
             hint = context.WaitForExternalEvent<string>(ChangedEvent, raceOver.Token);
 #pragma warning disable CA1849 // CancelAsync would run the callbacks on the thread pool, where an orchestrator may not be.
         raceOver.Cancel();

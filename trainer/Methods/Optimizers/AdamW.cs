@@ -159,8 +159,8 @@ public sealed class AdamW : IDisposable
     }
 
     /// <summary>
-    /// Runs a kernel. All that it is given outlives the call: of a number that TorchSharp has to convert itself it keeps no reference, and
-    /// a garbage collection meanwhile frees it before libtorch has read it (see <see cref="TensorArithmetic"/>).
+    /// Runs a kernel with numbers that outlive the call: TorchSharp keeps no reference to those that it converts itself, see
+    /// <see cref="TensorArithmetic"/>.
     /// </summary>
     private static object Invoke(string kernel, Tensor[][] tensors, params double[] numbers)
     {

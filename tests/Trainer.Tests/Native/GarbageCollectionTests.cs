@@ -121,7 +121,7 @@ public class GarbageCollectionTests
             while (!stop.IsCancellationRequested)
             {
                 GC.Collect(0, GCCollectionMode.Forced, blocking: true);
-                Thread.SpinWait(2_000);
+                Thread.SpinWait(10_000);
             }
         }
     }
